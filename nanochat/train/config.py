@@ -1,0 +1,141 @@
+"""What each training stage can be told: one small frozen model a stage, free of torch so that course.yml can be read anywhere.
+
+A scale in course.yml fills these in. Unknown keys are refused by name.
+"""
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MachineConfig(Config):
+    """Where a stage runs. Not part of what a stage *is*: a run may be resumed on another machine."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    nproc: int = Field(1, gt=0)       # processes, one a GPU; more than one go through torchrun
+    threads: int | None = None        # CPU threads a process; None: torch decides
+
+
+class DataConfig(Config):
+    """Where the pretraining text comes from: the toy world, or a hub repository of parquet shards."""
+
+    source: str = "toy"               # "toy", or a repository such as karpathy/climbmix-400b-shuffle
+    world: str = "toy"                # size of the toy world: smoke or toy
+    shards: int = 1                   # training shards of a repository
+    val_shard: str = ""               # its pinned validation shard
+
+
+class ModelConfig(Config):
+    """The shape of the model. Width and heads follow from depth unless stated (nanochat: width 64·depth, head size 128)."""
+
+    depth: int = Field(gt=0)
+    sequence_len: int = Field(gt=0)
+    n_embd: int | None = None
+    head_dim: int = 128
+    n_kv_head: int | None = None      # None: as many as query heads; 1: multi-query attention
+
+
+class OptimConfig(Config):
+    """Muon on the block matrices, AdamW on embedding and head (reference: nanochat v0)."""
+
+    matrix_lr: float = 0.02
+    embedding_lr: float = 0.2
+    unembedding_lr: float = 0.004
+    betas: tuple[float, float] = (0.8, 0.95)
+    eps: float = 1e-10
+    momentum: float = 0.95
+    momentum_start: float = 0.95      # ramps to `momentum` over `momentum_warmup` steps
+    momentum_warmup: int = 0
+    scale_by_width: bool = False      # AdamW rates times (n_embd / 768) ** -0.5
+
+
+class ScheduleConfig(Config):
+    """Linear warm-up, flat, linear down to `final`; `scale` multiplies every learning rate of the stage."""
+
+    steps: int = Field(gt=0)
+    warmup: int = 0
+    flat: float = Field(0.8, ge=0, le=1)    # share of the steps after which the rate starts to fall
+    final: float = 0.0
+    scale: float = 1.0
+
+
+class StageConfig(Config):
+    """What pretraining, midtraining and SFT share."""
+
+    schedule: ScheduleConfig
+    optim: OptimConfig = OptimConfig()
+    rows: int = Field(gt=0)                 # rows of the global batch: tokens a step = rows × sequence_len
+    device_rows: int | None = None          # rows a rank puts through the model at once; None: all its rows
+    streams: int = 4                        # independent data streams; ranks share them out, so they must divide evenly
+    log_every: int = 10
+    eval_every: int = 100                   # validation bits per byte
+    eval_rows: int = 128                    # rows of validation text
+    save_every: int = 100
+    keep: int = 2                           # checkpoints kept
+    compile: bool = True
+
+    @model_validator(mode="after")
+    def _divides(self):
+        if self.rows % self.streams:
+            raise ValueError(f"rows ({self.rows}) must be a multiple of streams ({self.streams})")
+        return self
+
+
+class PretrainConfig(StageConfig):
+    data: DataConfig
+    model: ModelConfig
+
+
+class Share(Config):
+    """One task of a mixture and its share of the tokens."""
+
+    task: str
+    share: float = Field(gt=0)
+    options: dict = {}
+
+
+class ChatTrainConfig(StageConfig):
+    """Midtraining and SFT: the same loop over a mixture of tasks, loss on the assistant's words."""
+
+    mixture: list[Share] = Field(min_length=1)
+
+
+class GRPOConfig(Config):
+    """Group-relative policy optimisation on one task with a checkable answer."""
+
+    task: str
+    schedule: ScheduleConfig
+    optim: OptimConfig = OptimConfig()
+    prompts: int = 16                       # per step, over all ranks
+    samples: int = 16                       # per prompt
+    max_tokens: int = 20
+    temperature: float = 1.0
+    top_k: int | None = None
+    device_rows: int | None = None          # sampled rows a rank puts through the model at once
+    replay_weight: float = 0.5              # weight of the SFT batch's loss in the same step; 0: no replay
+    replay_rows: int = 32
+    mixture: list[Share] = []               # what is replayed
+    eval_prompts: int = 64                  # fixed training prompts for reward_first / reward_last
+    eval_samples: int = 16
+    heldout_items: int = 300
+    log_every: int = 1
+    save_every: int = 10
+    keep: int = 2
+    streams: int = 4
+
+
+class CharRNNConfig(Config):
+    """The baseline: a recurrent network over bytes."""
+
+    kind: str = "lstm"
+    n_embd: int = 224
+    n_hidden: int = 224
+    n_layer: int = 2
+    steps: int = 550
+    rows: int = 32
+    sequence_len: int = 128
+    lr: float = 5e-3
+    clip: float = 1.0

@@ -1,0 +1,166 @@
+"""The training loop: one for pretraining, midtraining and SFT.
+
+    batch → forward → loss / (targets in the GLOBAL batch) → backward → optimizer (sums gradients over ranks) → log, evaluate, save
+
+The loss is divided by the number of counted targets of the whole batch, over all ranks and micro-batches, before it is
+differentiated. So neither the number of ranks nor the size of a micro-batch changes the gradient.
+"""
+
+import math
+import os
+import shutil
+import time
+from dataclasses import asdict
+from typing import Callable
+
+import torch
+
+from nanochat.data import Loader
+from nanochat.model import GPT
+from nanochat.runtime import Run, UserError, World, core_seconds, pick_dtype, read_json, say
+from nanochat.tokenizer import Tokenizer
+from nanochat.train import checkpoint
+from nanochat.train.config import MachineConfig, StageConfig
+from nanochat.train.optim import MuonAdamW
+from nanochat.train.schedule import lr_scale
+from nanochat.train.stage import Stage
+
+Live = Callable[[dict], None]      # called with every logged row, e.g. a live plot
+
+
+def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, world: World, model: GPT, tokenizer: Tokenizer,
+          loader: Loader, evaluate: Callable[[GPT], float], live: Live | None = None) -> dict:
+    """Train `model` in place for the stage's steps, resuming from its newest checkpoint if there is one.
+
+    `evaluate(model)` gives validation bits per byte. Returns the stage's headline numbers and leaves a final checkpoint.
+    Raises UserError when the loss stops being finite; checkpoints stay as they are.
+    """
+    name, schedule = stage.folder.name, config.schedule
+    start, state, optim_state = 0, {}, None
+    path = checkpoint.latest(stage.folder)
+    if path is not None:
+        weights, optim_state, data, state = checkpoint.load(path)
+        model.load_state_dict(weights)
+        loader.load(data)
+        start = state["step"]
+        say(f"{name}: resuming at step {start} of {schedule.steps}")
+    prepare(model, machine, world, state.get("dtype"))
+    optimizer = MuonAdamW(model, config.optim, world)
+    if optim_state is not None:
+        optimizer.load_tensors(optim_state)
+    forward = compiled(model) if config.compile else model
+    if not state:
+        say(f"{name}: {schedule.steps} steps of {config.rows} × {model.config.sequence_len} tokens on {world.size} × "
+            f"{world.device.type}, {model.num_params():,} parameters in {str(model.compute_dtype).removeprefix('torch.')}")
+
+    loss_average = state.get("loss_average", 0.0)
+    clock = Clock(state.get("core_s", 0.0), state.get("wall_s", 0.0))
+    rows = loader.rows                                     # this rank's rows of the global batch
+    micro = min(config.device_rows or rows, rows)
+    val_bpb = state.get("val_bpb")
+    for step in range(start, schedule.steps):
+        with clock:
+            inputs, targets = (torch.from_numpy(a).to(world.device) for a in loader.next())     # (rows, T)
+            counted = int(world.sum((targets >= 0).sum()))
+            loss = torch.zeros((), device=world.device)
+            for i in range(0, rows, micro):
+                part = forward(inputs[i : i + micro], targets[i : i + micro], reduction="sum") / max(counted, 1)
+                part.backward()
+                loss += part.detach()
+            optimizer.step(lr_scale=schedule.scale * lr_scale(step, schedule.steps, schedule.warmup, schedule.flat, schedule.final),
+                           momentum=momentum(step, config))
+            optimizer.zero_grad()
+            loss = float(world.sum(loss))
+        if not math.isfinite(loss):
+            raise UserError(f"{name}: the loss is {loss} at step {step}; the checkpoint before it is kept; lower the learning rate or check the data")
+        loss_average = 0.9 * loss_average + 0.1 * loss
+        done = step + 1
+        if done % config.log_every == 0 or done == schedule.steps:
+            row = {"step": done, "loss": loss, "loss_average": loss_average / (1 - 0.9**done), "tok_per_s": clock.rate(config.rows * model.config.sequence_len),
+                   "core_s": clock.core_s}
+            report(run, name, row, schedule.steps, world, live)
+        if done % config.eval_every == 0 or done == schedule.steps:
+            val_bpb = evaluate(model)
+            report(run, name, {"kind": "val", "step": done, "val_bpb": val_bpb}, schedule.steps, world, live)
+        if done % config.save_every == 0 or done == schedule.steps:
+            state = {"schema": checkpoint.SCHEMA, "tokenizer": tokenizer.digest, "dtype": str(model.compute_dtype).removeprefix("torch."),
+                     "loss_average": loss_average, "core_s": clock.core_s, "wall_s": clock.wall_s, "val_bpb": val_bpb}
+            saved = checkpoint.save(stage.folder, done, world, model=model, optim=optimizer.state_tensors(), data=loader.state(),
+                                    state=state, keep=config.keep)
+            if done == schedule.steps and not saved:
+                raise UserError(f"{name}: the final checkpoint could not be saved in {stage.folder}; free some space and run the stage again")
+    return {"val_bpb": val_bpb, "loss": loss_average / (1 - 0.9**schedule.steps), "core_s": clock.core_s, "wall_s": clock.wall_s,
+            "tokens": schedule.steps * config.rows * model.config.sequence_len, "params": model.num_params()}
+
+
+def prepare(model: GPT, machine: MachineConfig, world: World, dtype: str | None = None) -> None:
+    """Move the model to this rank's device and give it its compute dtype (a resumed stage keeps the one it began with)."""
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    torch.set_float32_matmul_precision("high")
+    model.to(world.device)
+    # all ranks take rank 0's choice: a probe may come out differently on each
+    model.compute_dtype = pick_dtype(world.device, dtype or world.gather(str(pick_dtype(world.device, machine.dtype)).removeprefix("torch."))[0])
+    model.train()
+
+
+def compiled(model: GPT):
+    """The model compiled for static shapes, or the model itself, with one line, where no C++ compiler is at hand."""
+    if next(model.parameters()).device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        say("no C++ compiler found: training without torch.compile, about three times slower (install g++)")
+        return model
+    return torch.compile(model, dynamic=False)
+
+
+def momentum(step: int, config: StageConfig) -> float:
+    """Muon's momentum: a linear ramp from `momentum_start` over the first `momentum_warmup` steps."""
+    o = config.optim
+    done = min(step / o.momentum_warmup, 1.0) if o.momentum_warmup else 1.0
+    return o.momentum_start + (o.momentum - o.momentum_start) * done
+
+
+def report(run: Run, name: str, row: dict, steps: int, world: World, live: Live | None) -> None:
+    """Log a row, pass it to the live plot, and print a line at every tenth of the way."""
+    if not world.main:
+        if os.getppid() == 1:                              # the launcher is gone: do not train on as an orphan
+            raise SystemExit(1)
+        return
+    run.log(name, row)
+    if live is not None:
+        live(row)
+    if "loss" in row and (row["step"] * 10 // steps) != ((row["step"] - 1) * 10 // steps) or row["step"] == steps:
+        say(f"{name} {row['step']:>5}/{steps}  " + "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("step", "kind")))
+
+
+class Clock:
+    """Core seconds and wall seconds of the steps. The first step of a process (compilation) counts as an average one."""
+
+    def __init__(self, core_s: float, wall_s: float):
+        self._core, self._wall, self._steps, self._last = core_s, wall_s, 0, 0.0
+        self._own_core = self._own_wall = 0.0
+
+    def __enter__(self):
+        self._t = core_seconds(), time.perf_counter()
+
+    def __exit__(self, *_):
+        core, wall = core_seconds() - self._t[0], time.perf_counter() - self._t[1]
+        self._steps += 1
+        self._last = wall
+        if self._steps > 1:
+            self._own_core += core
+            self._own_wall += wall
+
+    def _with_first(self, seconds: float) -> float:
+        return seconds * self._steps / (self._steps - 1) if self._steps > 1 else 0.0
+
+    @property
+    def core_s(self) -> float:
+        return self._core + self._with_first(self._own_core)
+
+    @property
+    def wall_s(self) -> float:
+        return self._wall + self._with_first(self._own_wall)
+
+    def rate(self, tokens: int) -> float:
+        """Tokens a second over the steps of this process, the first left out."""
+        return tokens * (self._steps - 1) / self._own_wall if self._own_wall else tokens / self._last

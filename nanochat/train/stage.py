@@ -1,0 +1,83 @@
+"""A stage's folder: finished, interrupted, new, or another configuration's.
+
+    with stage_folder(run, "base", config, inputs) as stage:
+        if stage.result is None:
+            ...train, resuming from the newest checkpoint...
+            stage.finish({"val_bpb": …})
+        return stage.result
+"""
+
+import fcntl
+import os
+import shutil
+import socket
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from nanochat.runtime import Run, UserError, World, read_json, write_json
+
+
+@dataclass
+class Stage:
+    folder: Path
+    result: dict | None
+
+    def finish(self, result: dict) -> None:
+        """Declare the stage complete: written last, so its presence proves the rest."""
+        self.result = result
+        write_json(self.folder / "result.json", result)
+
+
+@contextmanager
+def stage_folder(run: Run, name: str, config: BaseModel, inputs: dict[str, str], world: World | None = None):
+    """The folder of stage `name`, held by one process (rank 0 of a world) at a time.
+
+    `inputs` are digests of what the stage starts from (tokenizer, parent model). Raises UserError when another process is
+    at work here, or when the folder holds a stage of another configuration; the message lists what differs.
+    """
+    folder = run / name
+    if world is not None and not world.main:
+        world.barrier()                        # rank 0 has looked at the folder
+        yield Stage(folder, _result(folder))
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise UserError(f"{folder} is in use by {lock.read().strip() or 'another process'}; wait for it or choose another --run") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        wanted = {"config": config.model_dump(mode="json"), "inputs": inputs}
+        path = folder / "config.json"
+        started = (folder / "result.json").exists() or any(folder.glob("step_*"))
+        if started and path.exists() and (differences := _differences(read_json(path), wanted)):
+            raise UserError(f"{folder} holds a run with another configuration ({'; '.join(differences)}); "
+                            f"choose another --run or delete {folder}")
+        for leftover in folder.glob(".tmp-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        if not started:
+            (folder / "metrics.jsonl").unlink(missing_ok=True)
+            write_json(path, wanted)
+        if world is not None:
+            world.barrier()
+        yield Stage(folder, _result(folder))
+
+
+def _result(folder: Path) -> dict | None:
+    return read_json(folder / "result.json") if (folder / "result.json").exists() else None
+
+
+def _differences(old, new, where: str = "") -> list[str]:
+    """Readable differences of two JSON values: ["schedule.steps 550 → 600", …]."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in sorted(old.keys() | new.keys()):
+            lines += _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+        return lines
+    return [] if old == new else [f"{where.removeprefix('config.')} {old} → {new}"]
