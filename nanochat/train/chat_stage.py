@@ -2,11 +2,11 @@
 
 import torch
 
-from nanochat.data import chat_loader
+from nanochat.data import Mixture, chat_loader
 from nanochat.evals import bits_per_byte
 from nanochat.model import GPT
 from nanochat.runtime import Run, World
-from nanochat.tasks import Mixture, load_task
+from nanochat.tasks import load_task
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.checkpoint import load_model
 from nanochat.train.config import ChatTrainConfig, MachineConfig, Share
@@ -44,4 +44,4 @@ def chat_stage(run: Run, name: str, parent: str, config: ChatTrainConfig, machin
 def mixture_loader(config: ChatTrainConfig, split: str, run: Run, tokenizer: Tokenizer, model: GPT, world: World):
     """Packed rows of the mixture; the same global batches for any number of ranks."""
     return chat_loader(mixture(config.mixture, run, split, run.seed), tokenizer, rows=config.rows,
-                       sequence_len=model.config.sequence_len, seed=run.seed, streams=config.streams, rank=world.rank, world=world.size)
+                       sequence_len=model.config.sequence_len, streams=config.streams, rank=world.rank, world=world.size)

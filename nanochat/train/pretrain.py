@@ -2,7 +2,8 @@
 
 import torch
 
-from nanochat.data import pretrain_loader, text_shards
+from nanochat.data import pretrain_loader
+from nanochat.data.source import text_shards
 from nanochat.evals import bits_per_byte
 from nanochat.model import GPT, GPTConfig
 from nanochat.runtime import Run, World

@@ -1,0 +1,174 @@
+"""The public data sets a chat model is trained and judged on: SmolTalk, MMLU, ARC, GSM8K, HumanEval.
+
+Rows come from `nanochat.data.hub` and are put in one fixed random order (MMLU's file is sorted by subject, and an
+evaluation of "the first 100 items" should be a sample). `start` and `stop` cut a piece out of that order.
+"""
+
+import re
+from typing import ClassVar
+
+import numpy as np
+
+from nanochat.data import hub
+from nanochat.runtime import UserError
+from nanochat.tasks.task import Task, check_alternation, split_calls, whole_text
+
+ORDER_SEED = 42
+
+
+class HubTask(Task):
+    """A split of a hub data set. Subclasses say where it is (repo, config, splits: our name → the hub's) and how a row
+    becomes an item."""
+
+    repo = ""
+    config: str | None = None
+    splits: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, split: str, start: int = 0, stop: int | None = None):
+        if split not in self.splits:
+            raise UserError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}")
+        self.data = hub.load(self.repo, self.config, split=self.splits[split])
+        self.order = np.random.default_rng(ORDER_SEED).permutation(len(self.data))[start:stop]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, i: int) -> dict:
+        return self.item(self.data[int(self.order[i])])
+
+    def item(self, row: dict) -> dict:
+        raise NotImplementedError
+
+
+class SmolTalk(HubTask):
+    """General conversations (Hugging Face, smol-smoltalk), some with a system message."""
+
+    name = "smoltalk"
+    repo = "HuggingFaceTB/smol-smoltalk"
+    splits: ClassVar = {"train": "train", "test": "test"}
+
+    def item(self, row: dict) -> dict:
+        messages = [{"role": m["role"], "content": m["content"]} for m in row["messages"]]
+        check_alternation(messages, self.repo)
+        return {"messages": messages}
+
+
+class MultipleChoice(Task):
+    """A question, options, and a letter for an answer: scored by comparing the letters' logits."""
+
+    eval_type = "categorical"
+    baseline = 0.25
+    max_tokens = 4
+
+    def letters(self, item: dict) -> list[str]:
+        return item["letters"]
+
+    def check(self, item: dict, completion) -> bool:
+        return whole_text(completion).strip() == item["messages"][-1]["content"]
+
+
+class MMLU(MultipleChoice, HubTask):
+    """Exam questions from 57 subjects (Hendrycks et al. 2020, arXiv:2009.03300); four options each."""
+
+    name = "mmlu"
+    repo = "cais/mmlu"
+    config = "all"
+    splits: ClassVar = {"train": "auxiliary_train", "test": "test", "validation": "validation", "dev": "dev"}
+
+    def item(self, row: dict) -> dict:
+        return mmlu_item(row)
+
+
+class ARC(MultipleChoice, HubTask):
+    """School science questions (Clark et al. 2018, arXiv:1803.05457); labels as in the data: A–E, sometimes 1–4."""
+
+    repo = "allenai/ai2_arc"
+    splits: ClassVar = {"train": "train", "test": "test", "validation": "validation"}
+
+    def __init__(self, subset: str, split: str, start: int = 0, stop: int | None = None):
+        self.name, self.config = subset.lower(), subset
+        super().__init__(split, start, stop)
+
+    def item(self, row: dict) -> dict:
+        return choice_item(row["question"], row["choices"]["text"], row["choices"]["label"], row["answerKey"])
+
+
+class GSM8K(HubTask):
+    """Word problems from grade school (Cobbe et al. 2021, arXiv:2110.14168); the notes <<3*4=12>> become tool calls."""
+
+    name = "gsm8k"
+    eval_type = "generative"
+    repo = "openai/gsm8k"
+    config = "main"
+    splits: ClassVar = {"train": "train", "test": "test"}
+
+    def item(self, row: dict) -> dict:
+        return {"messages": [{"role": "user", "content": row["question"]},
+                             {"role": "assistant", "content": split_calls(row["answer"])}]}
+
+    def check(self, item: dict, completion) -> bool:
+        wanted = final_number(whole_text(item["messages"][-1]["content"]))
+        return wanted is not None and final_number(whole_text(completion)) == wanted
+
+
+class Programming(Task):
+    """A function's head and docstring; the answer is the whole function in a code block, judged by running tests."""
+
+    eval_type = "code"
+
+    def program(self, item: dict, completion) -> str:
+        imports = re.findall(r"^(?:import|from) .*$", item["messages"][0]["content"], flags=re.MULTILINE)
+        return "\n".join([*imports, "", first_code_block(whole_text(completion)), "", item["test"], "",
+                          f"check({item['entry_point']})"])
+
+
+class HumanEval(Programming, HubTask):
+    """164 Python functions written by hand (Chen et al. 2021, arXiv:2107.03374)."""
+
+    name = "humaneval"
+    repo = "openai/openai_humaneval"
+    splits: ClassVar = {"test": "test"}
+
+    def item(self, row: dict) -> dict:
+        return humaneval_item(row)
+
+
+def mmlu_item(row: dict) -> dict:
+    """A row with MMLU's columns as a conversation."""
+    letters = ["A", "B", "C", "D"]
+    return {**choice_item(row["question"], row["choices"], letters, letters[row["answer"]]), "subject": row["subject"]}
+
+
+def humaneval_item(row: dict) -> dict:
+    """A row with HumanEval's columns as a conversation."""
+    solution = f"```python\n{row['prompt']}{row['canonical_solution']}\n```"
+    return {"messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": solution}],
+            "entry_point": row["entry_point"], "test": row["test"]}
+
+
+def choice_item(question: str, choices: list[str], letters: list[str], answer: str) -> dict:
+    """A multiple-choice question as a conversation, with its letters."""
+    return {"messages": [{"role": "user", "content": choice_prompt(question, choices, letters)},
+                         {"role": "assistant", "content": answer}], "letters": letters}
+
+
+def choice_prompt(question: str, choices: list[str], letters: list[str]) -> str:
+    """A multiple-choice question as the user asks it.
+
+    The letter stands after its option, without a space before it, so that it is the same token as in the answer: small
+    models bind the two far better that way.
+    """
+    options = "\n".join(f"- {choice}={letter}" for choice, letter in zip(choices, letters, strict=True))
+    return f"Multiple Choice question: {question}\n{options}\n\nAnswer with the letter only."
+
+
+def final_number(text: str) -> str | None:
+    """The number after `####`, without thousands separators: GSM8K's mark of the answer. None where there is none."""
+    found = re.search(r"#### (-?[0-9.,]+)", text)
+    return found[1].replace(",", "") if found else None
+
+
+def first_code_block(text: str) -> str:
+    """The inside of the first ```-fenced block; the whole text where there is none."""
+    found = re.search(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n```|\Z)", text, flags=re.DOTALL)
+    return found[1] if found else text

@@ -1,0 +1,349 @@
+//! The module `rustbpe` as Python sees it. Text is borrowed from Python's strings, ids leave as numpy arrays or lists;
+//! all real work happens in the other files, with the GIL released where that pays.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+
+use crate::cache::Cache;
+use crate::count::Counter;
+use crate::decode;
+use crate::encode::Encoder;
+use crate::splitter::{Splitter, DEFAULT_PATTERN};
+use crate::train::{self, Pair};
+use crate::vocab::Vocab;
+
+const BATCH_BYTES: usize = 4 << 20; // text held at once while counting
+const BATCH_TEXTS: usize = 65_536;
+const RELEASE_GIL_BYTES: usize = 4096; // for less text, releasing costs more than it gives
+const KEPT_CACHES: usize = 16;
+
+#[pyclass(frozen, module = "rustbpe")]
+struct Tokenizer {
+    splitter: Splitter,
+    vocab: Vocab,
+    encoder: Encoder,
+    caches: Mutex<Vec<Cache>>, // idle ones; a call borrows one, or makes it
+}
+
+impl Tokenizer {
+    fn build(vocab: Result<Vocab, String>, pattern: Option<&str>) -> Result<Tokenizer, String> {
+        let vocab = vocab?;
+        let splitter = Splitter::new(pattern.unwrap_or(DEFAULT_PATTERN))?;
+        Ok(Tokenizer { encoder: Encoder::new(&vocab)?, splitter, vocab, caches: Mutex::default() })
+    }
+
+    fn with_cache<T>(&self, work: impl FnOnce(&mut Cache) -> T) -> T {
+        let idle = self.caches.lock().expect("no holder panics").pop();
+        let mut cache = idle.unwrap_or_else(Cache::new);
+        let result = work(&mut cache);
+        let mut caches = self.caches.lock().expect("no holder panics");
+        if caches.len() < KEPT_CACHES {
+            caches.push(cache);
+        }
+        result
+    }
+
+    fn ids(&self, py: Python<'_>, text: &Bound<'_, PyString>) -> PyResult<Vec<u32>> {
+        let text = utf8(text)?;
+        let work = || {
+            let mut ids = Vec::with_capacity(text.len() / 3 + 8);
+            self.with_cache(|cache| self.encoder.encode(&text, &self.splitter, cache, &mut ids)).map(|()| ids)
+        };
+        let ids = if text.len() > RELEASE_GIL_BYTES { py.detach(work) } else { work() };
+        ids.map_err(PyValueError::new_err)
+    }
+
+    /// The ids of each text; threads take the next text when they are done with one.
+    fn ids_of_all(&self, texts: &[Cow<'_, str>], threads: usize) -> Result<Vec<Vec<u32>>, String> {
+        let (next, done) = (AtomicUsize::new(0), Mutex::new(vec![Vec::new(); texts.len()]));
+        let work = || -> Result<(), String> {
+            self.with_cache(|cache| loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(text) = texts.get(i) else { return Ok(()) };
+                let mut ids = Vec::with_capacity(text.len() / 3 + 8);
+                self.encoder.encode(text, &self.splitter, cache, &mut ids)?;
+                done.lock().expect("no holder panics")[i] = ids;
+            })
+        };
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads.min(texts.len())).map(|_| scope.spawn(work)).collect();
+            let mine = work();
+            others.into_iter().map(|t| t.join().expect("encoding does not panic")).fold(mine, Result::and)
+        })?;
+        Ok(done.into_inner().expect("no holder panicked"))
+    }
+
+    fn bytes_of(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+        let found = match ids.extract::<PyReadonlyArray1<u32>>() {
+            Ok(array) => decode::decode(&self.vocab, &array.as_array().iter().copied().collect::<Vec<u32>>()),
+            Err(_) => {
+                let mut list = Vec::new();
+                for id in ids.try_iter()? {
+                    let id: i64 = id?.extract()?;
+                    list.push(u32::try_from(id).map_err(|_| self.unknown(id))?);
+                }
+                decode::decode(&self.vocab, &list)
+            }
+        };
+        found.map_err(|id| self.unknown(id.into()))
+    }
+
+    fn unknown(&self, id: i64) -> PyErr {
+        PyValueError::new_err(format!("id {id} is not in the vocabulary of {} tokens", self.vocab.tokens.len()))
+    }
+}
+
+#[pymethods]
+impl Tokenizer {
+    /// A tokenizer from tokens and their ranks, in the form that tiktoken publishes.
+    #[new]
+    #[pyo3(signature = (mergeable_ranks, pattern=None))]
+    fn new(py: Python<'_>, mergeable_ranks: &Bound<'_, PyDict>, pattern: Option<&str>) -> PyResult<Tokenizer> {
+        let ranks = mergeable_ranks.iter().map(|(bytes, rank)| Ok((bytes.extract()?, rank.extract()?)));
+        let ranks = ranks.collect::<PyResult<Vec<(Vec<u8>, u32)>>>()?;
+        py.detach(|| Tokenizer::build(Vocab::from_ranks(ranks), pattern)).map_err(PyValueError::new_err)
+    }
+
+    /// A tokenizer from its merges: the i-th joins two ids to the token 256 + i.
+    #[staticmethod]
+    #[pyo3(signature = (merges, pattern=None))]
+    fn from_merges(py: Python<'_>, merges: Vec<Pair>, pattern: Option<&str>) -> PyResult<Tokenizer> {
+        py.detach(|| Tokenizer::build(Vocab::from_merges(&merges), pattern)).map_err(PyValueError::new_err)
+    }
+
+    /// Train on an iterable of texts. See the type stub for the rules.
+    #[staticmethod]
+    #[pyo3(signature = (texts, vocab_size, pattern=None, threads=None, progress=None))]
+    fn train_from_iterator(
+        py: Python<'_>,
+        texts: &Bound<'_, PyAny>,
+        vocab_size: usize,
+        pattern: Option<&str>,
+        threads: Option<usize>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Tokenizer> {
+        if vocab_size < 256 {
+            return Err(PyValueError::new_err(format!("vocab_size is {vocab_size}; the 256 bytes alone need 256")));
+        }
+        if texts.is_instance_of::<PyString>() {
+            return Err(PyTypeError::new_err("texts is one string; give an iterable of strings, such as [text]"));
+        }
+        let splitter = Splitter::new(pattern.unwrap_or(DEFAULT_PATTERN)).map_err(PyValueError::new_err)?;
+        let mut report = Reporter::new(progress);
+
+        let mut counter = Counter::new(&splitter, threads.unwrap_or_else(cores));
+        let (mut texts, mut seen) = (texts.try_iter()?, 0);
+        loop {
+            let batch = next_batch(&mut texts, seen)?;
+            if batch.is_empty() {
+                break;
+            }
+            seen += batch.len();
+            let batch = batch.iter().map(utf8).collect::<PyResult<Vec<_>>>()?;
+            py.detach(|| counter.add(&batch)).map_err(PyValueError::new_err)?;
+            report.tell(py, "count", seen, None)?;
+        }
+
+        let wanted = vocab_size - 256;
+        let merges = py.detach(|| {
+            let chunks = counter.finish();
+            train::train(&chunks, wanted, |done| report.tick("merge", done, wanted).map_err(Stop::Python))
+        });
+        match merges {
+            Ok(merges) => {
+                report.finish(py, merges.len(), wanted)?;
+                Tokenizer::from_merges(py, merges, pattern)
+            }
+            Err(Stop::Python(error)) => Err(error),
+            Err(Stop::Size(message)) => Err(PyValueError::new_err(message)),
+        }
+    }
+
+    /// The ids of `text` as a list.
+    fn encode(&self, py: Python<'_>, text: &Bound<'_, PyString>) -> PyResult<Vec<u32>> {
+        self.ids(py, text)
+    }
+
+    /// The ids of `text` as a numpy array, uint32.
+    fn encode_to_numpy<'py>(
+        &self,
+        py: Python<'py>,
+        text: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, PyArray1<u32>>> {
+        Ok(self.ids(py, text)?.into_pyarray(py))
+    }
+
+    /// The ids of many texts in one array, and where each begins.
+    #[pyo3(signature = (texts, threads=1))]
+    #[allow(clippy::type_complexity)]
+    fn encode_batch<'py>(
+        &self,
+        py: Python<'py>,
+        texts: Vec<Bound<'py, PyString>>,
+        threads: usize,
+    ) -> PyResult<(Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>)> {
+        let texts = texts.iter().map(utf8).collect::<PyResult<Vec<_>>>()?;
+        let (ids, offsets) = py
+            .detach(|| {
+                let each = self.ids_of_all(&texts, threads)?;
+                let mut offsets = vec![0];
+                offsets.extend(each.iter().scan(0, |end, ids| {
+                    *end += ids.len() as i64;
+                    Some(*end)
+                }));
+                Ok((each.concat(), offsets))
+            })
+            .map_err(|e: String| PyValueError::new_err(e))?;
+        Ok((ids.into_pyarray(py), offsets.into_pyarray(py)))
+    }
+
+    /// The text of `ids`; bytes that are not UTF-8 become U+FFFD.
+    fn decode(&self, ids: &Bound<'_, PyAny>) -> PyResult<String> {
+        Ok(String::from_utf8_lossy(&self.bytes_of(ids)?).into_owned())
+    }
+
+    /// The bytes of `ids`.
+    fn decode_bytes<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.bytes_of(ids)?))
+    }
+
+    /// Every token's bytes with its id, as `tiktoken.Encoding` takes them.
+    fn mergeable_ranks<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let ranks = PyDict::new(py);
+        for (id, bytes) in self.vocab.tokens.iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
+            ranks.set_item(PyBytes::new(py, bytes), id)?;
+        }
+        Ok(ranks)
+    }
+
+    /// For each token past the bytes, in the order of ids, the two tokens it joins.
+    fn merges(&self, py: Python<'_>) -> PyResult<Vec<Pair>> {
+        py.detach(|| self.encoder.merges(&self.vocab)).map_err(PyValueError::new_err)
+    }
+
+    /// The split pattern.
+    #[getter]
+    fn pattern(&self) -> &str {
+        self.splitter.pattern()
+    }
+
+    /// The number of ids.
+    #[getter]
+    fn vocab_size(&self) -> usize {
+        self.vocab.tokens.len()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("rustbpe.Tokenizer({} tokens)", self.vocab.tokens.len())
+    }
+}
+
+/// The chunks that `pattern` (nanochat's by default) cuts `text` into.
+#[pyfunction]
+#[pyo3(signature = (text, pattern=None))]
+fn split(text: &Bound<'_, PyString>, pattern: Option<&str>) -> PyResult<Vec<String>> {
+    let splitter = Splitter::new(pattern.unwrap_or(DEFAULT_PATTERN)).map_err(PyValueError::new_err)?;
+    let mut chunks = Vec::new();
+    splitter.split(&utf8(text)?, |chunk| chunks.push(chunk.to_string())).map_err(PyValueError::new_err)?;
+    Ok(chunks)
+}
+
+/// Byte-pair encoding in Rust: train, encode, decode.
+#[pymodule]
+fn rustbpe(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<Tokenizer>()?;
+    m.add_function(wrap_pyfunction!(split, m)?)?;
+    m.add("PATTERN", DEFAULT_PATTERN)
+}
+
+/// The text itself where Python holds valid Unicode; half of a surrogate pair, which UTF-8 cannot say, becomes U+FFFD
+/// (as in tiktoken), two halves in a row the character they mean.
+fn utf8<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, str>> {
+    if let Ok(text) = text.to_str() {
+        return Ok(Cow::Borrowed(text));
+    }
+    let bytes: Vec<u8> = text.call_method1("encode", ("utf-16-le", "surrogatepass"))?.extract()?;
+    let units = bytes.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
+    Ok(Cow::Owned(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()))
+}
+
+/// Up to BATCH_BYTES of texts; empty at the end.
+fn next_batch<'py>(
+    texts: &mut Bound<'py, pyo3::types::PyIterator>,
+    seen: usize,
+) -> PyResult<Vec<Bound<'py, PyString>>> {
+    let (mut batch, mut size) = (Vec::new(), 0);
+    while size < BATCH_BYTES && batch.len() < BATCH_TEXTS {
+        let Some(text) = texts.next() else { break };
+        let text = text?.cast_into::<PyString>().map_err(|error| {
+            let kind = error.into_inner().get_type();
+            PyTypeError::new_err(format!("text {} is {kind}, not a string", seen + batch.len()))
+        })?;
+        size += text.len()?;
+        batch.push(text);
+    }
+    Ok(batch)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// Why training ended early.
+enum Stop {
+    Python(PyErr),
+    Size(String),
+}
+
+impl From<String> for Stop {
+    fn from(message: String) -> Stop {
+        Stop::Size(message)
+    }
+}
+
+/// Tells Python how far training is, ten times a second at most, and lets Ctrl-C through.
+struct Reporter {
+    callback: Option<Py<PyAny>>,
+    last: Instant,
+}
+
+impl Reporter {
+    fn new(callback: Option<Py<PyAny>>) -> Reporter {
+        Reporter { callback, last: Instant::now() }
+    }
+
+    /// For the merge loop, which runs without the GIL: takes it only when it is time.
+    fn tick(&mut self, stage: &str, done: usize, total: usize) -> PyResult<()> {
+        if self.last.elapsed() < Duration::from_millis(100) {
+            return Ok(());
+        }
+        Python::attach(|py| self.tell(py, stage, done, Some(total)))
+    }
+
+    fn tell(&mut self, py: Python<'_>, stage: &str, done: usize, total: Option<usize>) -> PyResult<()> {
+        py.check_signals()?;
+        if self.last.elapsed() < Duration::from_millis(100) {
+            return Ok(());
+        }
+        self.last = Instant::now();
+        match &self.callback {
+            Some(callback) => callback.call1(py, (stage, done, total)).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// The last word is always said, however short the training was.
+    fn finish(&self, py: Python<'_>, done: usize, total: usize) -> PyResult<()> {
+        match &self.callback {
+            Some(callback) => callback.call1(py, ("merge", done, Some(total))).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+}

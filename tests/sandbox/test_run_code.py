@@ -1,0 +1,165 @@
+"""A program that a model wrote runs apart, within limits, and cannot make `run_code` raise, wait or leave anything behind."""
+
+import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanochat.sandbox import Result, run_code
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing(tmp_path, monkeypatch):
+    """After each test: no folder of the sandbox's and no child process."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    yield
+    assert list(tmp_path.iterdir()) == []
+    assert [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_an_honest_program():
+    assert run_code("import math\nprint(math.factorial(10))") == Result(True, "3628800\n", "", "")
+
+
+def test_what_went_wrong_is_named():
+    assert run_code("print(1)\n1/0").why == "error: ZeroDivisionError: division by zero"
+    assert run_code("assert 1 == 2").why == "error: AssertionError"
+    assert run_code("def f(:").why == "error: SyntaxError: invalid syntax"
+    assert run_code("import sys; sys.exit(3)").why == "exit 3"
+    assert run_code("import os; os.abort()").why == "signal: Aborted"
+    failed = run_code("import sys; print('out'); print('err', file=sys.stderr); raise ValueError('x')")
+    assert (failed.ok, failed.stdout) == (False, "out\n") and "err\n" in failed.stderr and "ValueError: x" in failed.stderr
+
+
+def test_an_early_exit_is_no_error_of_its_own():
+    assert run_code("import sys; print('a'); sys.exit(0)") == Result(True, "a\n", "", "")
+
+
+@pytest.mark.parametrize("code", [
+    "while True: pass",
+    "import time; time.sleep(60)",
+    "import os, time; os.close(1); os.close(2); time.sleep(60)",
+    "import signal, time\nfor s in range(1, 32):\n  try: signal.signal(s, signal.SIG_IGN)\n  except (OSError, ValueError): pass\ntime.sleep(60)",
+    "import threading, time; threading.Thread(target=time.sleep, args=(60,)).start()",
+    "import time\nclass X:\n  def __del__(self): time.sleep(60)\nx = X()",
+    "import os; os.kill(os.getpid(), 19)",
+    "print('early', flush=True)\nwhile True: pass",
+])  # fmt: skip
+def test_time_is_limited(code):
+    start = time.monotonic()
+    result = run_code(code, timeout=0.5)
+    assert (result.ok, result.why) == (False, "timeout") and time.monotonic() - start < 5
+    assert result.stdout == ("early\n" if "early" in code else "")
+
+
+@pytest.mark.parametrize("code", ["x = bytearray(10**9)", "x = []\nwhile True: x.append(bytearray(10**6))", "x = 'a' * 10**9"])
+def test_memory_is_limited(code):
+    assert run_code(code, memory_mb=128).why == "memory"
+    assert run_code("x = bytearray(50 * 10**6)", memory_mb=128).ok
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_flood_is_cut_and_stopped(stream):
+    result = run_code(f"import sys\nwhile True: sys.{stream}.write('x' * 1000)", timeout=30)
+    assert result.why == "output" and len(getattr(result, stream)) == 64 * 1024
+
+
+def test_long_output_of_a_program_that_ends_is_cut_but_fine():
+    result = run_code("print('x' * 200_000)")
+    assert result.ok and result.stdout == "x" * 64 * 1024
+
+
+def test_both_streams_are_read_to_their_end():
+    result = run_code("import sys\nfor i in range(5000): print(i); print(-i, file=sys.stderr)")
+    assert result.stdout.splitlines() == [str(i) for i in range(5000)] and len(result.stderr.splitlines()) == 5000
+
+
+def test_children_die_with_the_program(tmp_path):
+    mark = tmp_path.parent / "forked"
+    for code in (f"if os.fork() == 0:\n  time.sleep(1); open({str(mark)!r}, 'w')\nprint('done')",
+                 f"if os.fork() == 0:\n  time.sleep(1); open({str(mark)!r}, 'w')\ntime.sleep(60)"):
+        start = time.monotonic()
+        result = run_code("import os, time\n" + code, timeout=0.5)
+        assert time.monotonic() - start < 0.9 or result.why == "timeout"
+    time.sleep(1.2)
+    assert not mark.exists()
+
+
+def test_files_are_small_and_vanish():
+    assert "File too large" in run_code("open('big', 'wb').write(b'z' * (32 << 20))").why
+    assert run_code("open('note', 'w').write('x')\nprint(open('note').read())").stdout == "x\n"
+    assert run_code("import os; print(os.listdir())").stdout == "['program.py']\n"
+
+
+@pytest.mark.parametrize("code", [
+    "import os\nfor i in range(300): os.mkdir('a' * 20); os.chdir('a' * 20)",
+    "import os\nos.mkdir('k'); open('k/f', 'w').close(); os.chmod('k', 0); os.chmod('.', 0)",
+    "import os\nfor i in range(20):\n  os.makedirs(f'{i}/x/y'); open(f'{i}/x/f', 'w').close()",
+])  # fmt: skip
+def test_any_tree_it_leaves_is_removed(code):
+    assert run_code(code).ok                                  # and the fixture sees an empty folder
+
+
+def test_removal_does_not_follow_links(tmp_path):
+    outside = tmp_path.parent / "outside"
+    outside.mkdir()
+    (outside / "keep").write_text("x")
+    run_code(f"import os; os.symlink({str(outside)!r}, 'l'); os.mkdir('d'); os.symlink({str(outside)!r}, 'd/l')")
+    assert (outside / "keep").read_text() == "x"
+
+
+def test_it_inherits_no_environment_no_files_and_no_input(monkeypatch):
+    monkeypatch.setenv("API_KEY", "secret")
+    with tempfile.TemporaryFile(dir="/") if os.access("/", os.W_OK) else open(__file__) as file:
+        os.set_inheritable(file.fileno(), True)
+        names = run_code("import os; print(sorted(os.environ))").stdout
+        fds = run_code("import os\nfor fd in range(3, 60):\n  try: os.fstat(fd); print(fd)\n  except OSError: pass").stdout
+    assert set(eval(names)) <= {"LC_CTYPE", "__CF_USER_TEXT_ENCODING"} and fds == ""
+    assert run_code("print(repr(input()))").why == "error: EOFError: EOF when reading a line"
+
+
+def test_it_does_not_see_our_modules():
+    assert run_code("import nanochat").why.startswith("error: ModuleNotFoundError")
+
+
+@pytest.mark.parametrize("code", ["print(1)\0", "print('\ud800')", "\ufeffprint(1)", "# coding: nonsense\n", "\x1a", "(" * 10_000, "x = " + "9" * 10**6, "#" * 10**7])
+def test_no_source_makes_it_raise(code):
+    assert isinstance(run_code(code, timeout=5), Result)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.one_of(st.text(max_size=200), st.binary(max_size=200).map(lambda b: b.decode("latin-1"))))
+def test_random_sources_give_results(code):
+    assert isinstance(run_code(code, timeout=1), Result)
+
+
+def test_bytes_that_are_no_text_are_shown_as_such():
+    assert run_code("import sys; sys.stdout.buffer.write(b'a\\xffb')").stdout == "a\ufffdb"
+
+
+def test_a_harness_that_cannot_start_says_refused(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/no/such/python")
+    result = run_code("print(1)")
+    assert not result.ok and result.why.startswith("refused: FileNotFoundError")
+
+
+def test_many_at_once():
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda i: run_code(f"print({i} ** 2)", timeout=20), range(16)))
+    assert [r.stdout for r in results] == [f"{i * i}\n" for i in range(16)]
+
+
+def test_nothing_in_the_sandbox_evaluates_text_in_our_process():
+    import ast
+
+    import nanochat.sandbox
+
+    for path in Path(nanochat.sandbox.__file__).parent.glob("*.py"):
+        calls = [n.func.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+        assert not {"eval", "exec", "compile", "__import__"} & set(calls), path

@@ -1,0 +1,71 @@
+"""rustbpe's hand-written splitter cuts as the `regex` package does with the same pattern."""
+
+import unicodedata
+
+import pytest
+import regex
+import tiktoken_ext.openai_public
+from hypothesis import given, settings
+from odd_text import texts
+
+import rustbpe
+from nanochat.tokenizer import SPLIT_PATTERN
+from nanochat.tokenizer.bpe import GPT2_SPLIT_PATTERN, GPT4_SPLIT_PATTERN
+
+CL100K = (  # as tiktoken writes it
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|"
+    r"\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+)
+PATTERNS = {
+    "nanochat": SPLIT_PATTERN(2),
+    "digit by digit": SPLIT_PATTERN(1),
+    "gpt4": GPT4_SPLIT_PATTERN,
+    "cl100k": CL100K,
+    "gpt2, by the regex engine": GPT2_SPLIT_PATTERN,
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+@settings(max_examples=300, deadline=None)
+@given(text=texts)
+def test_splits_as_the_regex_package_does(pattern, text):
+    chunks = rustbpe.split(text, pattern)
+    assert chunks == [match.group() for match in regex.finditer(pattern, text)]
+    assert "".join(chunks) == text
+
+
+@pytest.mark.parametrize("pattern", [SPLIT_PATTERN(2), CL100K], ids=["nanochat", "cl100k"])
+def test_every_character_of_unicode_is_of_the_class_that_regex_says(pattern):
+    # those assigned long ago, for the two libraries follow Unicode at their own pace
+    old = [c for c in map(chr, range(0x110000)) if unicodedata.ucd_3_2_0.category(c) not in ("Cn", "Cs")]
+    assert len(old) > 90_000
+    text = "".join(f"a{c}1{c} {c}" for c in old)
+    assert rustbpe.split(text, pattern) == regex.findall(pattern, text)
+
+
+def test_cl100k_pattern_is_the_one_that_tiktoken_uses():
+    constructor = tiktoken_ext.openai_public.cl100k_base
+    assert CL100K in constructor.__code__.co_consts
+
+
+def test_number_width_is_a_parameter():
+    assert [rustbpe.split("1234567", SPLIT_PATTERN(n)) for n in (1, 2, 3)] == [
+        ["1", "2", "3", "4", "5", "6", "7"],
+        ["12", "34", "56", "7"],
+        ["123", "456", "7"],
+    ]
+
+
+def test_default_pattern_is_nanochats():
+    assert rustbpe.PATTERN == SPLIT_PATTERN(2)
+    assert rustbpe.split("I'm 1234  ok") == ["I", "'m", " ", "12", "34", " ", " ok"]
+
+
+def test_a_bad_pattern_is_refused():
+    with pytest.raises(ValueError, match="bad split pattern"):
+        rustbpe.split("text", "(unclosed")
+
+
+def test_a_pattern_whose_engine_gives_up_says_so():
+    with pytest.raises(ValueError, match="split pattern failed"):
+        rustbpe.split(" " * 3_000_000 + "x", r"(?:\s|\s\s)+(?!\S)x\b(?<=y)")
