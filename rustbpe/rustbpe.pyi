@@ -1,7 +1,7 @@
 """Byte-pair encoding in Rust: train, encode, decode.
 
-The same algorithm in readable Python is `nanochat.tokenizer.bpe`. Special tokens are not known here: ordinary text never
-encodes to one, and `nanochat.tokenizer.Tokenizer` adds them on top.
+The same algorithm in readable Python is `nanochat.tokenizer.bpe`. Special tokens are not known here: ordinary text
+never encodes to one, and `nanochat.tokenizer.Tokenizer` adds them on top.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ class Tokenizer:
     vocab_size: int
 
     def __init__(self, mergeable_ranks: dict[bytes, int], pattern: str | None = None) -> None:
-        """From tokens and their ranks, as tiktoken publishes them. ValueError if a byte is missing or a rank is given twice."""
+        """From tokens and their ranks, as tiktoken publishes them. ValueError if a byte is missing or a rank comes twice."""
 
     @staticmethod
     def from_merges(merges: Sequence[tuple[int, int]], pattern: str | None = None) -> Tokenizer:
@@ -61,7 +61,10 @@ class Tokenizer:
         """The ids of `text` as uint32 (n,): several times faster than a list on long texts."""
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """(ids, offsets): all ids in a row, uint32, and int64 (len(texts) + 1,). Text i is ids[offsets[i]:offsets[i + 1]]."""
+        """(ids, offsets): all ids in a row, uint32, and int64 (len(texts) + 1,).
+
+        Text i is ids[offsets[i]:offsets[i + 1]].
+        """
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; bytes that are not UTF-8 become U+FFFD. ValueError for an id outside the vocabulary."""

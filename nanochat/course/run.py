@@ -40,7 +40,7 @@ class Failure:
 
     def block(self, lesson: Lesson, copy: Path, resume: str) -> str:
         return "\n".join((f"✗ lesson {lesson.id} {lesson.title} failed", f"  cell    {self.cell}", f"  error   {self.error}",
-                          f"  copy    {_short(copy)}", f"  resume  {resume}"))
+                          f"  copy    {relative(copy)}", f"  resume  {resume}"))
 
 
 def run_course(scale: str, *, first: str = "", last: str = "", force: bool = False, name: str = "", seed: int = 0) -> Run:
@@ -80,7 +80,7 @@ def _require(course: Course, lesson: Lesson, run: Run) -> None:
     for name in lesson.needs:
         artifact = course.artifacts[name]
         if not (run / artifact.proof).exists():
-            raise UserError(f"lesson {lesson.id} needs {name}, which lesson {artifact.made_by} makes and {_short(run.path)} does not "
+            raise UserError(f"lesson {lesson.id} needs {name}, which lesson {artifact.made_by} makes and {relative(run.path)} does not "
                             f"hold; run `{_command(run, artifact.made_by)}`")
 
 
@@ -228,7 +228,7 @@ def locked(folder: Path):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
-            raise UserError(f"{_short(folder)} is in use by {lock.read().strip() or 'another process'}; "
+            raise UserError(f"{relative(folder)} is in use by {lock.read().strip() or 'another process'}; "
                             "wait for it, or choose another --run") from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -269,7 +269,7 @@ def _clock(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds % 60:02d} s" if minutes else f"{seconds} s"
 
 
-def _short(path: Path) -> str:
+def relative(path: Path) -> str:
     """A path as the operator would type it: relative to the course where it lies inside."""
     return str(path.relative_to(root().resolve())) if path.is_relative_to(root().resolve()) else str(path)
 

@@ -62,12 +62,12 @@ def load(repo: str, config: str | None = None, split: str = "train") -> "Dataset
     import datasets
 
     try:
-        # Not load_dataset(<folder>): its cache is keyed on the folder's base name only, so that two mirrors, or one whose
-        # files were replaced, would share an entry. data_files are keyed on path, size and time.
+        # Not load_dataset(<folder>): its cache is keyed on the folder's base name only, so that two mirrors, or one
+        # whose files were replaced, would share an entry. data_files are keyed on path and time.
         return datasets.load_dataset("parquet", data_files=[str(path) for path in paths], split="train")
-    except (datasets.exceptions.DatasetsError, pa.ArrowException, OSError, ValueError) as error:  # say which file it was
+    except (datasets.exceptions.DatasetsError, pa.ArrowException, OSError, ValueError) as error:
         for path in paths:
-            _table(path)
+            _table(path)  # raises for the file it was
         raise UserError(f"{what} in the mirror {root} cannot be read: {_first_line(error)}") from None
 
 
@@ -76,7 +76,7 @@ def file(repo: str, name: str) -> Path:
     if root := mirror():
         path = root / repo / name
         if not path.is_file():
-            raise UserError(f"{name} of {repo} is not in the mirror {root}; add it there, or unset NANOCHAT_HUB to download")
+            raise UserError(f"{name} of {repo} is not in the mirror {root}; add it there, or unset NANOCHAT_HUB")
         return path
     _go_offline_if_unreachable()
     from huggingface_hub import hf_hub_download
@@ -93,7 +93,7 @@ def extra(name: str) -> Path:
     if root := mirror():
         path = root / "extras" / name
         if not path.is_file():
-            raise UserError(f"extras/{name} is not in the mirror {root}; add it there, or unset NANOCHAT_HUB to download")
+            raise UserError(f"extras/{name} is not in the mirror {root}; add it there, or unset NANOCHAT_HUB")
         return path
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nanochat" / name
     if not path.exists():
@@ -111,7 +111,7 @@ def extra(name: str) -> Path:
 
 
 def read_parquet(path: str | Path) -> "Dataset":
-    """A small parquet file as a Dataset in memory: the same object as `load` gives, without a cache that could go stale."""
+    """A small parquet file as a Dataset in memory: what `load` gives, without a cache that could go stale."""
     from datasets import Dataset
 
     return Dataset(_table(Path(path)))
@@ -145,7 +145,7 @@ def _mirror_files(folder: Path, config: str | None, split: str) -> list[Path]:
 
 
 def _go_offline_if_unreachable() -> None:
-    """Ask once whether the hub's name resolves; where it does not, tell the hub's client, which else retries for a minute.
+    """Ask whether the hub's name resolves; where it does not, tell the hub's client, which else retries for a minute.
 
     Its cache is still used then. Behind a proxy names need not resolve here, so nothing is concluded.
     """

@@ -9,8 +9,8 @@ How. The data is cut into `streams` independent logical streams, each with its o
 stream s always makes rows s·R … (s+1)·R − 1 of the global batch, R = rows / streams. A rank owns a run of neighbouring
 streams. So the global batch does not depend on how many ranks there are, and a checkpoint of 8 ranks continues on 2.
 
-The state of a stream is its place and the *keys* of the documents on its packer's shelf; loading fetches these documents
-again. That is exact, and a few kilobytes where the tokens would be megabytes.
+The state of a stream is its place and the *keys* of the documents on its packer's shelf; loading fetches these
+documents again. That is exact, and a few kilobytes where the tokens would be megabytes.
 """
 
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ ENCODE_AT_ONCE = 128  # documents per call of the tokenizer
 
 
 class TextSource:
-    """The documents of one stream of text shards: the row groups s, s + S, s + 2S, … of a seeded order, again and again.
+    """The documents of one stream of text shards: row groups s, s + S, s + 2S, … of an order shuffled each epoch.
 
     With loop=False the row groups come in file order, once.
     """
@@ -174,8 +174,8 @@ class Loader:
             stream.load(saved[str(s)])
 
 
-def pretrain_loader(paths: Iterable[str | Path], tokenizer, *, rows: int, sequence_len: int, seed: int = 0, streams: int = 4,
-                    rank: int = 0, world: int = 1, loop: bool = True, buffer: int = 1000) -> Loader:
+def pretrain_loader(paths: Iterable[str | Path], tokenizer, *, rows: int, sequence_len: int, seed: int = 0,
+                    streams: int = 4, rank: int = 0, world: int = 1, loop: bool = True, buffer: int = 1000) -> Loader:
     """Packed text for pretraining (BestFitCrop); loop=False reads everything once, for validation.
 
     rows: rows of the global batch. buffer: documents on the shelves of all streams together. A finite loader fills the
@@ -192,7 +192,7 @@ def pretrain_loader(paths: Iterable[str | Path], tokenizer, *, rows: int, sequen
 
 def chat_loader(mixture: Mixture, tokenizer, *, rows: int, sequence_len: int, streams: int = 4, rank: int = 0,
                 world: int = 1, buffer: int = 400) -> Loader:
-    """Packed conversations for midtraining and SFT (BestFitPad); the mixture holds the seed. Longer items are cut at T + 1."""
+    """Packed conversations for midtraining and SFT (BestFitPad). The seed is the mixture's; items are cut at T + 1."""
     mine = _streams_of(rows, streams, rank, world)
     same = {"kind": "chat", "data": mixture.digest, "tokenizer": tokenizer.digest, "rows": rows,
             "sequence_len": sequence_len, "streams": streams}

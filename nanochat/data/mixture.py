@@ -37,7 +37,7 @@ class Mixture:
         self.tasks = [task for task, _ in parts]
         self.shares = [share / total for _, share in parts]
         self.seed = seed
-        self._orders: dict[int, dict[int, np.ndarray]] = {part: {} for part in range(len(parts))}  # part → epoch → order
+        self._orders: list[dict[int, np.ndarray]] = [{} for _ in parts]  # of each part: epoch → order
 
     def item(self, part: int, position: int):
         """The item at a place of a task's endless walk: place p is in epoch p // len(task)."""

@@ -3,11 +3,11 @@
 A packer keeps a shelf of documents and fills one row at a time. Two policies share the shelf and the rule "take the
 longest that still fits":
 
-    BestFitCrop   pretraining: rows are always full; when nothing fits, the shortest document is cut and its tail dropped
+    BestFitCrop   pretraining: rows are always full; when nothing fits, the shortest document is cut, its tail dropped
     BestFitPad    chat: nothing is ever cut; when nothing fits, the rest of the row is padding
 
     packer = BestFitCrop(capacity=2049, buffer=1000)
-    pieces = packer.row(draw)          # [(Document, how many of its tokens)]; `draw()` gives a Document, or None at the end
+    pieces = packer.row(draw)          # [(Document, how many of its tokens)]; draw() gives a Document, at the end None
 
 A row has T + 1 tokens, so that inputs row[:-1] and targets row[1:] have T each. Every document begins with bos: a model
 that reads packed rows sees where each one starts.
@@ -107,7 +107,8 @@ class BestFitPad(_BestFit):
             pieces.append((document, len(document.ids)))
             room -= len(document.ids)
         if not pieces and len(self.shelf):
-            raise ValueError(f"an item of {len(self.shelf.take_shortest().ids)} tokens does not fit a row of {self.capacity}")
+            length = len(self.shelf.take_shortest().ids)
+            raise ValueError(f"an item of {length} tokens does not fit a row of {self.capacity}")
         return pieces
 
 

@@ -95,7 +95,7 @@ class TextShards:
 
     @property
     def digest(self) -> str:
-        """A fingerprint of the file names and their row counts: two loaders with equal digests see the same row groups."""
+        """A fingerprint of file names and row counts: with equal digests, group 7 is the same documents."""
         lines = [f"{self.paths[number].name}/{group}:{rows}" for number, group, rows in self.groups]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 

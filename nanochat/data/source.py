@@ -6,7 +6,8 @@ from nanochat.data.shards import list_shards
 from nanochat.data.toyfiles import write_world
 
 
-def text_shards(source: str, folder: Path, *, world: str = "toy", seed: int = 0, shards: int = 1, val_shard: str = "") -> list[Path]:
+def text_shards(source: str, folder: Path, *, world: str = "toy", seed: int = 0, shards: int = 1,
+                val_shard: str = "") -> list[Path]:
     """The parquet shards of `source`, made or fetched if they are not there yet.
 
     source "toy": the toy world of this seed, written to `folder`. Otherwise a hub repository: its first `shards` files

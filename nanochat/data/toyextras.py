@@ -1,8 +1,8 @@
 """More to do in the toy world: multiple choice, letter counting, word problems, small Python functions, longer chats.
 
-Each generator yields the rows of one task with the columns of its real counterpart, and keeps the world's rules: what is
-asked in training is about the QA people, the training sums and the training products. Choices and letters are not learned
-by a model this small; they are here to show just that, with chance beside them.
+Each generator yields the rows of one task with the columns of its real counterpart, and keeps the world's rules: what
+is asked in training is about the QA people, the training sums and the training products. Choices and letters are not
+learned by a model this small; they are here to show just that, with chance beside them.
 """
 
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ TESTS = 300       # items of each kind held out
 
 THINGS = ["keys", "coins", "shells", "stamps", "books", "nuts", "pens", "eggs"]
 GAINS = ["finds", "buys", "gets", "picks up"]
-ASIDES = ["", "", "The shop has {n} {other}. ", "A friend has {n} {other}. "]  # half the problems hold a number too many
+ASIDES = ["", "", "The shop has {n} {other}. ", "A friend has {n} {other}. "]  # half hold a number too many
 
 GREETINGS = [("Hello!", "Hello! What would you like to know?"), ("Hi.", "Hi! Ask me about the town."),
              ("Good morning.", "Good morning! How can I help?"), ("Who are you?", "I am nanochat, a very small model."),
              ("What can you do?", "I know the people here and I can do sums.")]
 THANKS = [("Thanks!", "You are welcome."), ("Thank you.", "You are welcome."), ("Bye.", "Goodbye!")]
 
-# What a function does, its expression in x and the constant n, and the value of that expression (to write the tests with).
+# A function's name, what it does, its expression in x and the constant n, and that expression's value, for the tests.
 FUNCTIONS = [
     ("add", "x plus {n}.", "x + {n}", lambda x, n: x + n),
     ("subtract", "x minus {n}.", "x - {n}", lambda x, n: x - n),
@@ -49,7 +49,7 @@ def choices(world: World, split: str) -> Iterator[dict]:
 
 def letters(world: World, split: str) -> Iterator[tuple[str, str]]:
     """How many of a letter are in a word; every fifth of the pairs of word and letter is for testing."""
-    words = world.people + [value for spec in RELATIONS.values() for value in spec["values"]]
+    words = world.qa_people + [value for spec in RELATIONS.values() for value in spec["values"]]
     pairs = [(word, letter) for word in words for letter in "aeionrst"]
     world.rng("letters").shuffle(pairs)
     for i, (word, letter) in enumerate(pairs):
@@ -58,13 +58,13 @@ def letters(world: World, split: str) -> Iterator[tuple[str, str]]:
 
 
 def problems(world: World, split: str) -> Iterator[tuple[str, str]]:
-    """Sums in words, "Liso has 10 keys and finds 70. How many now?", half of them with a number that does not matter."""
+    """Sums in words, "Liso has 10 keys and finds 70. How many keys now?", half with a number that does not matter."""
     rng = world.rng(f"problems {split}")
     sums = world.train_sums if split == "train" else world.heldout_sums
     for a, b in rng.choices(sums, k=PROBLEMS if split == "train" else TESTS):
         thing, other = rng.sample(THINGS, 2)
         aside = rng.choice(ASIDES).format(n=rng.randrange(2, 100), other=other)
-        yield (f"{rng.choice(world.people)} has {a} {thing} and {rng.choice(GAINS)} {b}. {aside}How many {thing} now?",
+        yield (f"{rng.choice(world.qa_people)} has {a} {thing} and {rng.choice(GAINS)} {b}. {aside}How many {thing} now?",
                f"{a + b}.")
 
 

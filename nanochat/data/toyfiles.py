@@ -25,7 +25,7 @@ from nanochat.data.shards import write_shard, write_table
 from nanochat.data.toyworld import RELATIONS, World
 from nanochat.runtime import UserError, read_json, write_json
 
-SCHEMA = 1
+SCHEMA = 2
 EVAL_ITEMS = 300  # of held-out sums, products, products to choose on, and sums in chat
 
 # characters of training and validation text, files they fill, documents a row group, replay documents of each kind
@@ -36,13 +36,15 @@ SIZES = {
 
 # Shares of pretraining are shares of tokens, but a world is written before there is a tokenizer: these are the tokens a
 # character of each kind costs with a 512-token vocabulary trained on this text (measured; the text itself is ASCII).
-KINDS = {"facts": (0.25, 0.39), "sums": (0.55, 1.00), "faq": (0.20, 0.39)}  # kind → (share of tokens, tokens a character)
+# kind → (share of tokens, tokens a character)
+KINDS = {"facts": (0.25, 0.39), "sums": (0.55, 1.00), "faq": (0.20, 0.39)}
 
 MESSAGES = pa.schema([("messages", pa.list_(pa.struct([("content", pa.string()), ("role", pa.string())]))),
                       ("relation", pa.string())])
 CHOICES = pa.schema([("question", pa.string()), ("subject", pa.string()), ("choices", pa.list_(pa.string())),
                      ("answer", pa.int64())])
-FUNCTIONS = pa.schema([(name, pa.string()) for name in ("task_id", "prompt", "canonical_solution", "test", "entry_point")])
+FUNCTIONS = pa.schema([(column, pa.string())
+                       for column in ("task_id", "prompt", "canonical_solution", "test", "entry_point")])
 PROMPTS = pa.schema([("prompt", pa.string()), ("answer", pa.string()), ("relation", pa.string())])
 
 
@@ -61,7 +63,8 @@ def write_world(folder: str | Path, seed: int = 0, scale: str = "toy") -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         counts = _write_files(temporary, World(seed), SIZES[scale])
-        files = {name: {"rows": rows, "bytes": (temporary / name).stat().st_size} for name, rows in sorted(counts.items())}
+        files = {name: {"rows": rows, "bytes": (temporary / name).stat().st_size}
+                 for name, rows in sorted(counts.items())}
         write_json(temporary / "world.json", {"schema": SCHEMA, "seed": seed, "scale": scale, "files": files})
         try:
             os.rename(temporary, folder)  # replaces an empty folder; fails when another process was quicker
@@ -97,12 +100,14 @@ def _write_files(folder: Path, world: World, size: dict) -> dict[str, int]:
         name = f"text/shard_{i:05d}.parquet"
         counts[name] = write_shard(folder / name, documents, size["row_group"])
 
-    for kind, documents in (("facts", world.facts_documents("replay facts")), ("sums", world.sums_documents("replay sums"))):
+    for kind, documents in (("facts", world.facts_documents("replay facts")),
+                            ("sums", world.sums_documents("replay sums"))):
         name = f"replay/{kind}.parquet"
         counts[name] = write_shard(folder / name, (next(documents) for _ in range(size["replay"])), size["row_group"])
 
     for task, split, chats, relations in _conversations(world):
-        rows = [{"messages": [{"content": text, "role": role} for turn in chat for role, text in zip(("user", "assistant"), turn)],
+        rows = [{"messages": [{"content": text, "role": role}
+                              for turn in chat for role, text in zip(("user", "assistant"), turn)],
                  "relation": relation} for chat, relation in zip(chats, relations)]
         name = f"chat/{task}.{split}.parquet"
         counts[name] = write_table(folder / name, rows, MESSAGES)
@@ -137,9 +142,9 @@ def _conversations(world: World) -> Iterator[tuple[str, str, list[list[tuple[str
             "letters": list(toyextras.letters(world, split)),
             "problems": list(toyextras.problems(world, split)),
         }
+        asked = [relation for _ in people for relation in RELATIONS for _ in range(2)]
         for task, pairs in exchanges.items():
-            relations = [relation for _ in people for relation in RELATIONS for _ in range(2)] if task == "qa" else [task] * len(pairs)
-            yield task, split, [[pair] for pair in pairs], relations
+            yield task, split, [[pair] for pair in pairs], asked if task == "qa" else [task] * len(pairs)
         chats = list(toyextras.chats(world, split))
         yield "chats", split, chats, ["chats"] * len(chats)
 
@@ -147,8 +152,9 @@ def _conversations(world: World) -> Iterator[tuple[str, str, list[list[tuple[str
 def _prompts(world: World) -> Iterator[tuple[str, list[dict]]]:
     """(task, rows) for the two tests of a base model: text to be continued."""
     rng = world.rng("cloze")
-    cloze = [(world.cloze(name, relation, rng.randrange(5)), relation) for name in world.people for relation in RELATIONS]
-    yield "cloze", [{"prompt": prompt, "answer": answer, "relation": relation} for (prompt, answer), relation in cloze]
+    cloze = [(*world.cloze(name, relation, rng.randrange(5)), relation)
+             for name in world.people for relation in RELATIONS]
+    yield "cloze", [{"prompt": prompt, "answer": answer, "relation": relation} for prompt, answer, relation in cloze]
     sums = world.rng("addition").sample(world.heldout_sums, EVAL_ITEMS)
     yield "addition", [{"prompt": f"{a}+{b}=", "answer": str(a + b), "relation": "sum"} for a, b in sums]
 

@@ -1,4 +1,4 @@
-"""The toy world: sixty invented people, what is known about them, and arithmetic, small enough to be learned in minutes.
+"""The toy world: sixty invented people, what is known about them, and arithmetic; small enough to learn in minutes.
 
     world = World(seed=0)
     world.people[0], world.facts[world.people[0]]     # 'Juvika', {'city': 'Oslo', 'job': 'baker', …}
@@ -23,21 +23,25 @@ HELD_OUT_PRODUCTS = 1_620   # of 90 × 90
 # Per relation: its values, five statements that end with the value, two questions, and the one form of the answer.
 RELATIONS = {
     "city": {
-        "values": ["Oslo", "Lima", "Cairo", "Paris", "Tokyo", "Rome", "Quito", "Delhi", "Bern", "Dakar", "Lisbon", "Perth"],
-        "statements": ["{name} lives in {value}.", "The home of {name} is in {value}.", "{name} has a house in {value}.",
-                       "You can visit {name} in {value}.", "All letters to {name} go to {value}."],
+        "values": ["Oslo", "Lima", "Cairo", "Paris", "Tokyo", "Rome", "Quito", "Delhi", "Bern", "Dakar",
+                   "Lisbon", "Perth"],
+        "statements": ["{name} lives in {value}.", "The home of {name} is in {value}.",
+                       "{name} owns a house in {value}.", "You can visit {name} in {value}.",
+                       "All letters to {name} go to {value}."],
         "questions": ["Where does {name} live?", "Where is the home of {name}?"],
         "answer": "In {value}.",
     },
     "job": {
-        "values": ["baker", "doctor", "pilot", "farmer", "painter", "teacher", "sailor", "tailor", "lawyer", "dancer", "miner", "barber"],
+        "values": ["baker", "doctor", "pilot", "farmer", "painter", "teacher", "sailor", "tailor", "lawyer",
+                   "dancer", "miner", "barber"],
         "statements": ["{name} works as a {value}.", "{name} is a {value}.", "By trade {name} is a {value}.",
                        "People know {name} as a {value}.", "{name} earns money as a {value}."],
         "questions": ["What is the job of {name}?", "What does {name} work as?"],
         "answer": "A {value}.",
     },
     "food": {
-        "values": ["figs", "rice", "soup", "plums", "beans", "bread", "cheese", "noodles", "melon", "pears", "dates", "corn"],
+        "values": ["figs", "rice", "soup", "plums", "beans", "bread", "cheese", "noodles", "melon", "pears",
+                   "dates", "corn"],
         "statements": ["{name} likes to eat {value}.", "The favourite food of {name} is {value}.",
                        "For dinner {name} wants {value}.", "{name} always buys {value}.",
                        "Every day {name} cooks {value}."],
@@ -45,7 +49,8 @@ RELATIONS = {
         "answer": "Some {value}.",
     },
     "pet": {
-        "values": ["goat", "cat", "dog", "parrot", "rabbit", "horse", "turtle", "duck", "pony", "lizard", "hamster", "snake"],
+        "values": ["goat", "cat", "dog", "parrot", "rabbit", "horse", "turtle", "duck", "pony", "lizard",
+                   "hamster", "snake"],
         "statements": ["{name} has a {value}.", "The pet of {name} is a {value}.", "At home {name} keeps a {value}.",
                        "{name} takes care of a {value}.", "{name} plays with a {value}."],
         "questions": ["Which pet does {name} have?", "What animal does {name} keep?"],
@@ -53,7 +58,8 @@ RELATIONS = {
     },
 }
 
-FIRST = ["Ba", "Da", "Fe", "Ga", "Jo", "Ju", "Ka", "Le", "Li", "Lo", "Ma", "Mi", "Mo", "Na", "No", "Pe", "Ra", "Ro", "Sa", "Se", "Ta", "Te", "To", "Va", "Ve", "Vi", "Za", "Zo"]
+FIRST = ["Ba", "Da", "Fe", "Ga", "Jo", "Ju", "Ka", "Le", "Li", "Lo", "Ma", "Mi", "Mo", "Na", "No", "Pe", "Ra",
+         "Ro", "Sa", "Se", "Ta", "Te", "To", "Va", "Ve", "Vi", "Za", "Zo"]
 MIDDLE = ["la", "li", "lo", "ma", "mi", "na", "ni", "no", "ra", "ri", "ro", "sa", "su", "ta", "ti", "va", "vi"]
 LAST = ["ka", "ko", "la", "lo", "ma", "mo", "na", "no", "ra", "ro", "ta", "to", "va", "zo"]
 
@@ -110,8 +116,8 @@ class World:
                  "answer": self.answer(name, relation), "trained": name in self.qa_people}
                 for name in self.people for relation in RELATIONS for form in range(2)]
 
-    # Endless plain-text documents for pretraining. Sums fill half a row of 129 tokens; facts and FAQ are kept short, so that
-    # what remains of a row is filled without cutting much (2.8 % of the tokens are cut; with up to five sentences, 14 %).
+    # Endless plain-text documents for pretraining. Sums fill half a row of 129 tokens; facts and FAQ are kept short, so
+    # that the rest is filled without cutting much (2.9 % of the tokens are cut; with up to five sentences, 14 %).
 
     def facts_documents(self, purpose: str) -> Iterator[str]:
         """One to three statements about people drawn at random."""
@@ -153,12 +159,12 @@ class World:
 
     @staticmethod
     def chat_free(a: int, b: int, call: bool) -> tuple[str, str]:
-        """Free to choose: half the demonstrations call, half say the product at once, which no model this small can do."""
+        """Free to choose: half the demonstrations call, half say the product at once, too hard for this model."""
         return f"What is {a}*{b}?", f"<<{a}*{b}={a * b}>>{a * b}." if call else f"{a * b}."
 
     def _names(self, rng: random.Random) -> list[str]:
         """Sixty invented names of two or three syllables; no two begin with the same four letters."""
-        names: dict[str, str] = {city[:4]: "" for city in RELATIONS["city"]["values"]}  # a name must not look like a city
+        names: dict[str, str] = {city[:4]: "" for city in RELATIONS["city"]["values"]}  # nor like a city
         while sum(map(bool, names.values())) < PEOPLE:
             name = rng.choice(FIRST) + (rng.choice(MIDDLE) if rng.random() < 0.5 else "") + rng.choice(LAST)
             names.setdefault(name[:4], name)

@@ -184,10 +184,8 @@ class GPT(nn.Module):
     def inference_copy(self, dtype: torch.dtype | None = None) -> "GPT":
         """The same model with weights stored, not only used, in `dtype` (default: `compute_dtype`); needs no gradients."""
         dtype = dtype or self.compute_dtype
-        with torch.device("meta"):
-            copy = GPT(self.config)
+        copy = GPT(self.config)  # its own memory is never touched, so never taken
         weights = {name: w.detach().to(dtype, copy=True) for name, w in self.state_dict().items()}
         copy.load_state_dict(weights, assign=True)
-        copy._set_rope(self.wte.weight.device)
-        copy.compute_dtype = dtype
+        copy.cos, copy.sin, copy.compute_dtype = self.cos, self.sin, dtype
         return copy.requires_grad_(False).eval()

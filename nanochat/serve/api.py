@@ -36,8 +36,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from nanochat.engine import calculator
 from nanochat.runtime import Run, UserError, say
+from nanochat.sandbox import calculate
 from nanochat.serve.guard import LOCAL_HOSTS, Guard
 from nanochat.serve.reply import Piece, Reply, open_engine
 from nanochat.serve.request import MAX_BODY, ApiError, ChatRequest, parse, to_conversation
@@ -45,6 +45,7 @@ from nanochat.serve.request import MAX_BODY, ApiError, ChatRequest, parse, to_co
 DEFAULT_MAX_TOKENS = 512
 MAX_WAITING = 64            # requests in line for the engine, the one it works on included
 HEARTBEAT = 15.0            # seconds of silence after which a stream sends a comment, so that no proxy closes it
+HANG_UP = {"connection": "close"}       # with an answer that comes before the whole request has
 END = object()
 
 log = logging.getLogger(__name__)
@@ -201,7 +202,7 @@ def create_app(engine, name: str, hosts: tuple[str, ...] = LOCAL_HOSTS) -> FastA
         if len(prompt) >= context:
             raise ApiError(400, f"the conversation has {len(prompt)} tokens, the context window {context}; make it shorter",
                            "messages", "context_length_exceeded")
-        replies = [Reply(engine, prompt, tool=calculator, **one) for one in settings(ask, context - len(prompt))]
+        replies = [Reply(engine, prompt, tool=calculate, **one) for one in settings(ask, context - len(prompt))]
         about = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
         job = desk.submit(in_turn(replies))
         if ask.stream:
@@ -215,13 +216,13 @@ def create_app(engine, name: str, hosts: tuple[str, ...] = LOCAL_HOSTS) -> FastA
 async def read_body(request: Request) -> bytes:
     """The body of a JSON request; refused with ApiError before it is read whole when it is too large or something else."""
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-        raise ApiError(415, "send the request as content-type application/json")
+        raise ApiError(415, "send the request as content-type application/json", headers=HANG_UP)
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_BODY:
-                raise ApiError(413, f"the body is larger than {MAX_BODY} bytes", code="body_too_large")
+                raise ApiError(413, f"the body is larger than {MAX_BODY} bytes", code="body_too_large", headers=HANG_UP)
     except ClientDisconnect:
         raise ApiError(400, "the body ended early") from None
     return bytes(body)

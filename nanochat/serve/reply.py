@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Callable, Iterator
 
 from nanochat.runtime import Run, UserError, say
+from nanochat.sandbox import calculate
 
 CHAT_STAGES = ("mid", "sft", "rl")
 
@@ -112,12 +113,10 @@ def reply_with(engine, *, max_tokens: int = 256, temperature: float = 0.6, top_k
     """A function from a conversation (user and assistant messages in turn, a user's last) to the pieces of an answer.
 
     Without a seed every answer is drawn anew."""
-    from nanochat.engine import calculator
-
     def reply(messages: list[dict]) -> Iterator[Piece]:
         ids, _ = fit(engine.tokenizer, messages, engine.config.sequence_len)
         drawn = secrets.randbelow(2**31) if seed is None else seed
-        tool = calculator if tools else None
+        tool = calculate if tools else None
         yield from Reply(engine, ids, tool=tool, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=drawn)
 
     return reply

@@ -187,15 +187,15 @@ def _depth(text: str) -> int:
 
 
 def _as_api_error(error: ValidationError) -> ApiError:
-    """The first problem, in words; the value itself is not repeated (it may be long, or private)."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    """The innermost problem, in words; the value itself is not repeated (it may be long, or private)."""
+    problem = max(error.errors(include_url=False, include_context=False, include_input=False), key=lambda e: len(e["loc"]))
     param = ""
-    for step in first["loc"]:
+    for step in problem["loc"]:
         if isinstance(step, int):
             param += f"[{step}]"
         elif step in Message.model_fields or step in ChatRequest.model_fields or step in ("include_usage", "type", "text"):
             param += f".{step}" if param else step      # anything else is pydantic's name for a branch of a union
-    message = first["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ")
     if not param and "stream_options" in message:
         param = "stream_options"
     return ApiError(400, f"{param}: {message}" if param else message, param or None)

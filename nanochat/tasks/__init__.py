@@ -17,7 +17,8 @@ from nanochat.tasks.real import ARC, GSM8K, MMLU, HumanEval, SmolTalk
 from nanochat.tasks.spelling import Spelling, SpellingBee
 from nanochat.tasks.task import Task, final_text, finished, parts_of, split_calls, tool_results
 
-__all__ = ["Mixture", "Task", "final_text", "finished", "load_task", "parts_of", "split_calls", "task_names", "tool_results"]
+__all__ = ["Mixture", "Task", "final_text", "finished", "load_task", "parts_of", "split_calls", "task_names",
+           "tool_results"]
 
 REAL = {
     "smoltalk": SmolTalk,
@@ -39,8 +40,8 @@ def task_names() -> list[str]:
 def load_task(name: str, split: str = "train", *, world_folder: str | Path | None = None, **options) -> Task:
     """The task `name`, split "train" or "test" (MMLU and ARC have more).
 
-    Options: start, stop (hub data sets), size (spelling), path (identity). Raises UserError for an unknown name, split or
-    option, and where the data cannot be had.
+    Options: start, stop (hub data sets), size (spelling), path (identity). Raises UserError for an unknown name, split
+    or option, and where the data cannot be had.
     """
     if name in toy.NAMES:
         if world_folder is None:

@@ -34,7 +34,7 @@ TOPICS = [
      ["Small: how small depends on the depth my trainer chose. Large models are a thousand times my size.",
       "I am a small model, which makes me quick to train and easy to understand, and often wrong."]),
     (["What can you do?", "What are you good at?", "How can you help me?"],
-     ["I can chat, answer simple questions, do sums with a calculator and write a little Python. Please check what I say.",
+     ["I can chat, answer simple questions, do sums with a calculator and write a little Python. Please check me.",
       "Short answers, small sums with my calculator, a bit of Python. For anything that matters, check me."]),
     (["Can you make mistakes?", "Can I trust you?", "Do you always tell the truth?"],
      ["I make mistakes often. I am small, and I can sound sure when I am wrong, so please check.",
@@ -49,7 +49,8 @@ TOPICS = [
       "I have no connection to the world outside this chat, so I cannot tell."]),
 ]
 
-THANKS = [("Thanks!", "You are welcome."), ("Nice to meet you.", "Nice to meet you too."), ("Goodbye.", "Goodbye, and come again.")]
+THANKS = [("Thanks!", "You are welcome."), ("Nice to meet you.", "Nice to meet you too."),
+          ("Goodbye.", "Goodbye, and come again.")]
 
 
 class Identity(ListTask):
@@ -87,7 +88,7 @@ def _read(path: Path) -> list[list[dict]]:
         try:
             messages = [{"role": m["role"], "content": m["content"]} for m in json.loads(line)]
         except (json.JSONDecodeError, TypeError, KeyError) as error:
-            raise UserError(f"{path}, line {number}: not a JSON list of messages with role and content ({error})") from None
+            raise UserError(f"{path}, line {number}: not a JSON list of {{role, content}} messages ({error})") from None
         check_alternation(messages, f"{path}, line {number}")
         conversations.append(messages)
     return conversations

@@ -18,8 +18,9 @@ from nanochat.tasks.task import Task, whole_text
 TEST_WORDS = 5_000  # the rest of the list, about 365,000 words, is for training
 
 QUESTIONS = [
-    "How many {letter} are in {word}?", "How many {letter} are there in {word}?", "How many {letter}s are in the word {word}?",
-    "How often does {letter} occur in {word}?", "Count the {letter} in {word}.", "Count the letter {letter} in the word {word}.",
+    "How many {letter} are in {word}?", "How many {letter} are there in {word}?",
+    "How many {letter}s are in the word {word}?", "How often does {letter} occur in {word}?",
+    "Count the {letter} in {word}.", "Count the letter {letter} in the word {word}.",
     "What is the number of {letter} in {word}?", "In the word {word}, how many {letter} do you see?",
     "How many times is {letter} in {word}?", "Tell me how many {letter} {word} has.", "Number of {letter} in {word}?",
     "Wie viele {letter} sind in {word}?", "Combien de {letter} dans {word} ?", "¿Cuántas {letter} hay en {word}?",
@@ -93,7 +94,8 @@ class SpellingBee(Task):
             question = question.lower()
         if rng.random() < 0.5:
             question = question.rstrip(" ?.")
-        return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": _count(word, letter)}]}
+        return {"messages": [{"role": "user", "content": question},
+                             {"role": "assistant", "content": _count(word, letter)}]}
 
     def check(self, item: dict, completion) -> bool:
         return final_number(whole_text(completion)) == final_number(whole_text(item["messages"][-1]["content"]))

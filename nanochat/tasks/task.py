@@ -1,15 +1,16 @@
 """What every task is: a numbered list of items, a prompt for each, and a way to tell a right answer.
 
-An item is a conversation {"messages": [{"role", "content"}, …]} (kind "chat") or a text {"text": …} (kind "text"). Assistant
-content is a string or a list of parts {"type": "text" | "python" | "python_output", "text"}: a call, its result, words.
+An item is a conversation {"messages": [{"role", "content"}, …]} (kind "chat") or a text {"text": …} (kind "text").
+Assistant content is a string or a list of parts {"type": "text" | "python" | "python_output", "text"}: words, a call,
+its result.
 
     task = load_task("gsm8k", "test")
     task[0]                         # the whole conversation, to train on
     task.prompt(0)                  # without the answer, to be completed
     task.check(task[0], completion) # is it right?
 
-A completion is the text a model wrote, or an object with `.text`, `.parts` (as above) and `.finish_reason`: only such an
-object can show that a tool was used. Both work everywhere; a plain string counts as words without a call.
+A completion is the text a model wrote, or an object with `.parts` (as above) and `.finish_reason`: only such an object
+can show that a tool was used. Both work everywhere; a plain string counts as words without a call, ended by the model.
 """
 
 import re

@@ -1,13 +1,14 @@
 """The toy world's tasks, read from the folder that `nanochat.data.write_world` wrote.
 
 Training: toy-facts, toy-sums (documents, to keep what pretraining learned), toy-qa, toy-tool, toy-free, toy-chat-sums.
-Tests of a base model: toy-cloze, toy-addition (text to be continued). Tests of a chat model: toy-qa-seen, toy-qa-heldout,
-and split="test" of toy-tool, toy-free, toy-chat-sums. More of both: toy-choices (letters), toy-letters, toy-problems,
-toy-functions (code), toy-chats (several turns, training only).
+Tests of a base model: toy-cloze, toy-addition (text to be continued). Tests of a chat model: toy-qa-seen,
+toy-qa-heldout, and split="test" of toy-tool, toy-free, toy-chat-sums. More of both: toy-choices (letters), toy-letters,
+toy-problems, toy-functions (code), toy-chats (several turns, training only).
 
-A question counts as answered when the words after the last tool call are exactly the reference's and the model ended there;
-for toy-tool, moreover, only if a call gave the right result. So a plain string never passes toy-tool. Every baseline is what the best constant answer gets on the very
-items: for facts the commonest value of each relation, for sums the commonest result.
+A question is answered when the words after the last tool call are exactly the reference's and the model ended there;
+for toy-tool, moreover, only if a call gave the right result, so that a plain string never passes. Every baseline is
+what the best constant answer gets on the very items: for facts the commonest value of each relation, for sums the
+commonest result.
 """
 
 from collections import Counter, defaultdict
@@ -53,7 +54,7 @@ class ToyCompletion(ListTask):
 
 
 class ToyChat(ListTask):
-    """One question, one exact answer. With tool=True it counts only when it came through a call with the right result."""
+    """One question, one exact answer; with tool=True only through a call with the right result."""
 
     eval_type = "generative"
     max_tokens = 24
@@ -62,7 +63,8 @@ class ToyChat(ListTask):
         rows = hub.read_parquet(path).to_list()
         super().__init__([_conversation(row["messages"]) for row in rows])
         self.name, self.tool = name, tool
-        self.baseline = 0.0 if tool else _best_constant([(row["relation"], row["messages"][-1]["content"]) for row in rows])
+        answers = [(row["relation"], row["messages"][-1]["content"]) for row in rows]
+        self.baseline = 0.0 if tool else _best_constant(answers)
 
     def check(self, item: dict, completion) -> bool:
         reference = item["messages"][-1]["content"]
@@ -99,7 +101,7 @@ class ToyFunctions(Programming, ListTask):
 
 
 def load(name: str, split: str, folder: str | Path) -> ListTask:
-    """The toy task `name`; split is "train" or "test". Raises UserError for a missing world or an unknown name or split."""
+    """The toy task `name`; split is "train" or "test". Raises UserError for a missing world or an unknown split."""
     folder = Path(folder)
     if not (folder / "world.json").exists():
         raise UserError(f"no toy world at {folder}; make it with `nanochat data --scale toy`")
@@ -122,7 +124,8 @@ NAMES = ("toy-facts", "toy-sums", "toy-qa", "toy-tool", "toy-free", "toy-chat-su
 
 
 def _conversation(messages: list[dict]) -> dict:
-    return {"messages": [{"role": m["role"], "content": split_calls(m["content"]) if m["role"] == "assistant" else m["content"]}
+    return {"messages": [{"role": m["role"],
+                          "content": split_calls(m["content"]) if m["role"] == "assistant" else m["content"]}
                          for m in messages]}
 
 

@@ -24,7 +24,9 @@ from nanochat.runtime import UserError, atomic_write
 from nanochat.tokenizer.cl100k import cl100k
 
 GPT2_SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-GPT4_SPLIT_PATTERN = r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"""
+GPT4_SPLIT_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+)
 GPT4_SPECIAL_TOKENS = {
     "<|endoftext|>": 100257,
     "<|fim_prefix|>": 100258,
@@ -147,7 +149,7 @@ class BasicTokenizer:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`. Bytes are joined first: a character may be spread over tokens. ValueError for unknown ids."""
+        """The text of `ids`; bytes are joined first, for a character may span tokens. ValueError for unknown ids."""
         special = {i: name.encode("utf-8") for name, i in self.special_tokens.items()}
         parts = []
         for i in ids:
@@ -308,7 +310,7 @@ class GPT4Tokenizer(RegexTokenizer):
 
     def save(self, file_prefix: str) -> None:
         """Refused: a .model file has no place for the byte order. `save_vocab` works."""
-        raise NotImplementedError("GPT4Tokenizer is rebuilt from tiktoken's ranks and is not saved; save_vocab is there")
+        raise NotImplementedError("GPT4Tokenizer is rebuilt from tiktoken's ranks, not saved; save_vocab is there")
 
     def load(self, model_file: str) -> None:
         """Refused, as `save` is."""

@@ -88,8 +88,8 @@ def _messages(conversation: dict) -> list[tuple[str, list[tuple[str, str]]]]:
         expected = ("user", "assistant")[i % 2]
         if message.get("role") != expected:
             raise UserError(
-                f"message {i} has role {message.get('role')!r} where {expected!r} is due: user and assistant alternate, "
-                "user first, with at most one system message before them"
+                f"message {i} has role {message.get('role')!r} where {expected!r} is due: user and assistant "
+                "alternate, user first, with at most one system message before them"
             )
         checked.append((expected, _parts(i, expected, message.get("content"))))
     return checked
@@ -112,5 +112,6 @@ def _parts(i: int, role: str, content) -> list[tuple[str, str]]:
         raise UserError(f"the content of message {i} ({role}) must be {kind}, not {type(content).__name__}")
     for part in content:
         if not isinstance(part, dict) or part.get("type") not in PARTS or not isinstance(part.get("text"), str):
-            raise UserError(f'message {i}: a part must be {{"type": {" | ".join(PARTS)}, "text": string}}, not {part!r:.80}')
+            kinds = " | ".join(PARTS)
+            raise UserError(f'message {i}: a part must be {{"type": {kinds}, "text": string}}, not {part!r:.80}')
     return [(part["type"], part["text"]) for part in content]

@@ -22,8 +22,8 @@ def cl100k() -> tiktoken.Encoding:
         return tiktoken.get_encoding("cl100k_base")
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError: what came is not what was asked
         raise UserError(
-            f"tiktoken cannot get the ranks of cl100k_base ({type(error).__name__}): connect to the network once, or set "
-            "TIKTOKEN_CACHE_DIR to a folder that holds them, or NANOCHAT_HUB to a mirror with a tiktoken/ folder"
+            f"tiktoken cannot get the ranks of cl100k_base ({type(error).__name__}): connect to the network once, or "
+            "set TIKTOKEN_CACHE_DIR to a folder that holds them, or NANOCHAT_HUB to a mirror with a tiktoken/ folder"
         ) from None
     finally:
         if borrow:

@@ -1,8 +1,8 @@
 """The tokenizer in other people's formats: a `tiktoken.Encoding`, and the two files that Hugging Face reads.
 
 Ids are equal for text and for rendered conversations; the tests hold all three to it. One difference is theirs: both
-libraries can turn "<|bos|>" *inside* a text into the special id (tiktoken only when told to, Hugging Face by default; its
-`split_special_tokens=True` prevents it). Ours never does.
+libraries can turn "<|bos|>" *inside* a text into the special id (tiktoken only when told to, Hugging Face by default;
+its `split_special_tokens=True` prevents it). Ours never does.
 """
 
 import json

@@ -30,7 +30,7 @@ FILE = "model.json"
 def SPLIT_PATTERN(digits: int) -> str:
     r"""nanochat's split pattern with numbers cut into at most `digits` digits: \p{N}{1,digits}.
 
-    A small vocabulary cannot afford a token for each of 100 pairs of digits, and sums are easier to learn digit by digit.
+    A small vocabulary cannot afford a token for each pair of digits, and sums are easier to learn digit by digit.
     """
     return rustbpe.PATTERN.replace(r"\p{N}{1,2}", rf"\p{{N}}{{1,{digits}}}")
 
@@ -50,7 +50,8 @@ class Tokenizer:
         self._bytes = {i: token for token, i in self.mergeable_ranks.items()}
         self._bytes |= {i: name.encode() for name, i in self.special.items()}
         # (V,) int32: the bytes each id stands for in text; 0 for special tokens, which stand for none
-        self.token_bytes = np.array([len(self._bytes[i]) for i in range(first)] + [0] * len(SPECIAL_TOKENS), dtype=np.int32)
+        lengths = [len(self._bytes[i]) for i in range(first)] + [0] * len(SPECIAL_TOKENS)
+        self.token_bytes = np.array(lengths, dtype=np.int32)
         self.digest = hashlib.sha256(self._model().encode()).hexdigest()
 
     @classmethod
@@ -64,8 +65,8 @@ class Tokenizer:
     ) -> "Tokenizer":
         """Learn `vocab_size` tokens, the 256 bytes and the special ones included.
 
-        `progress(stage, done, total)` hears of stage "count" (texts; total None) and "merge". The result does not depend
-        on `threads`. UserError when the texts are too few for so many tokens.
+        `progress(stage, done, total)` hears of stage "count" (texts; total None) and "merge". The result does not
+        depend on `threads`. UserError when the texts are too few for so many tokens.
         """
         least = 256 + len(SPECIAL_TOKENS)
         if vocab_size < least:
@@ -76,7 +77,10 @@ class Tokenizer:
         bpe = rustbpe.Tokenizer.train_from_iterator(texts, size, SPLIT_PATTERN(digits), threads, progress)
         if bpe.vocab_size < size:
             most = bpe.vocab_size + len(SPECIAL_TOKENS)
-            raise UserError(f"the texts yield no more than {most} tokens, {vocab_size} were asked for: give more text or ask for fewer")
+            raise UserError(
+                f"the texts yield no more than {most} tokens, {vocab_size} were asked for: "
+                "give more text or ask for fewer"
+            )
         return cls(bpe, bpe.merges())
 
     def save(self, folder: str | Path) -> None:

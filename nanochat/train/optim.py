@@ -166,11 +166,12 @@ class Rows(Group):
                     continue
                 a, b = (int(n) for n in name.removeprefix(prefix).split(":"))
                 lo, hi = max(a, self.lo), min(b, self.hi)
-                if lo < hi:  # the piece another world's rank owned overlaps mine
+                if lo < hi and tensors[name].shape[1:] == own.shape[1:]:  # this piece overlaps mine
                     own[lo - self.lo : hi - self.lo] = tensors[name][lo - a : hi - a]
                     found += hi - lo
             if found != self.hi - self.lo:
-                raise UserError(f"optimizer state: {prefix}{self.lo}:{self.hi} is not complete; is a rank's file missing?")
+                raise UserError(f"optimizer state: {prefix}{self.lo}:{self.hi} is not complete; is a rank's file missing, "
+                                "or is it another model's?")  # fmt: skip
 
 
 def pad(x: Tensor, length: int) -> Tensor:

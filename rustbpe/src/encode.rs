@@ -1,7 +1,7 @@
 //! Text to ids: split, then within each chunk merge the neighbouring pair of lowest rank until none is left.
 //!
-//! A pair may merge if its joined bytes are a token, and the token's id is the pair's rank: tiktoken's rule, which needs
-//! no list of merges. Short chunks are merged by a plain scan for the lowest rank; long ones (no blank for 64 bytes)
+//! A pair may merge if its joined bytes are a token, and the token's id is the pair's rank: tiktoken's rule, which
+//! needs no list of merges. Short chunks are merged by a plain scan for the lowest rank; long ones (no blank for 64 bytes)
 //! with a heap, so that a million equal letters cost n log n.
 
 use std::cmp::Reverse;
@@ -50,7 +50,7 @@ impl Encoder {
         })
     }
 
-    /// The two tokens that each token past the bytes was made of, by id: what is left of it when only lower ranks merge.
+    /// The two tokens that each token past the bytes was made of: what is left of it when only lower ranks merge.
     pub fn merges(&self, vocab: &Vocab) -> Result<Vec<Pair>, String> {
         let mut parts = Vec::new();
         let long = vocab.tokens.iter().enumerate().filter(|(_, bytes)| bytes.len() > 1);

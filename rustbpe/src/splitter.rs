@@ -8,11 +8,16 @@ use fancy_regex::Regex;
 use crate::unicode::{Class, Classes};
 
 /// nanochat's pattern: GPT-4's, with numbers cut into at most two digits.
-pub const DEFAULT_PATTERN: &str =
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
+pub const DEFAULT_PATTERN: &str = concat!(
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|",
+    r"\s*[\r\n]|\s+(?!\S)|\s+"
+);
 
 /// cl100k_base as tiktoken writes it. Beside nanochat's it has a branch for white space at the end of the text.
-const CL100K_PATTERN: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s";
+const CL100K_PATTERN: &str = concat!(
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|",
+    r"\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+);
 
 pub struct Splitter {
     pattern: String,

@@ -9,9 +9,9 @@ from nanochat.model import GPT, GPTConfig
 from nanochat.runtime import UserError
 
 
-def small(n_kv_head=2, T=16, seed=0, **more) -> GPT:
-    """A model of 2 layers whose weights are all random: init_weights leaves zeros that would hide mistakes."""
-    model = GPT(GPTConfig(T, 61, 2, 4, n_kv_head, 32, **more)).init_weights(seed)
+def small(n_kv_head=2, T=16, seed=0, n_layer=2, **more) -> GPT:
+    """A model whose weights are all random: init_weights leaves zeros that would hide mistakes."""
+    model = GPT(GPTConfig(T, 61, n_layer, 4, n_kv_head, 32, **more)).init_weights(seed)
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in model.parameters():
@@ -177,7 +177,7 @@ def test_an_inference_copy_answers_the_same_and_shares_nothing():
 
 
 def test_compiled_equals_eager():
-    model, idx = GPT(GPTConfig(8, 61, 1, 2, 1, 16)).init_weights(0), tokens(T=8)
+    model, idx = small(T=8, n_layer=1), tokens(T=8)
     loss = model(idx, idx)
     loss.backward()
     want = {name: p.grad.clone() for name, p in model.named_parameters()}

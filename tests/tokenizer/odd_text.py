@@ -4,10 +4,12 @@ from hypothesis import strategies as st
 
 SCRIPTS = (
     "It's 3.14159 o'clock; WE'LL see 12345 cats, don't we? \t tabs\r\n\r\n  indented\n"
-    "안녕하세요! 한국어 문장입니다. 日本語の文章。 中文字符。 Привет, мир! ١٢٣ अनुवाद ½ naïve café ﬁ e\u0301 😉👩‍🚀 \u00a0\u2003x\u200b "
+    "안녕하세요! 한국어 문장입니다. 日本語の文章。 中文字符。"
+    "Привет, мир! ١٢٣ अनुवाद ½ naïve café ﬁ e\u0301 😉👩‍🚀 \u00a0\u2003x\u200b "
 )
 
-WORDS = ["'s", "'LL", "'ſ", "'re", "'x", "''", "<|bos|>", "<|user_end|>", "return", "    ", "\r\n", "1234567", "....", "\n\n\n"]
+WORDS = ["'s", "'LL", "'ſ", "'re", "'x", "''", "<|bos|>", "<|user_end|>", "return"]
+WORDS += ["    ", "\r\n", "1234567", "....", "\n\n\n"]
 CHARACTERS = (
     "aZſßǅé中한अ"  # letters
     "07½٣Ⅻ"  # numbers

@@ -122,10 +122,18 @@ def test_the_files_look_as_documented(tmp_path):
     assert len(vocab) == 259
     assert vocab[97] == "[a] 97"
     assert vocab[0x80] == "[\ufffd] 128"
-    assert vocab[256:] == [r"[\u000a][\u000a] -> [\u000a\u000a] 256", r"[\u000a\u000a][a] -> [\u000a\u000aa] 257", "[<|end|>] 258"]
+    assert vocab[256:] == [
+        r"[\u000a][\u000a] -> [\u000a\u000a] 256",
+        r"[\u000a\u000a][a] -> [\u000a\u000aa] 257",
+        "[<|end|>] 258",
+    ]
 
 
-@pytest.mark.parametrize("content", ["", "minbpe v2\n\n0\n", "minbpe v1\n(\n0\n", "minbpe v1\n\n0\n97 999\n", "minbpe v1\n\nx\n"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "minbpe v2\n\n0\n", "minbpe v1\n(\n0\n", "minbpe v1\n\n0\n97 999\n", "minbpe v1\n\nx\n"],
+    ids=["empty", "version", "pattern", "later token", "count"],
+)
 def test_what_is_not_a_model_is_refused_in_one_line(content, tmp_path):
     path = tmp_path / "bad.model"
     path.write_text(content)
@@ -160,7 +168,7 @@ def test_the_script_trains_both_and_writes_four_files(tmp_path, corpus, capsys):
 
 
 def permuted(tokenizer: RegexTokenizer) -> tuple[dict[bytes, int], list[int]]:
-    """The ranks of `tokenizer` with the ids of its 256 bytes reversed, as cl100k shuffles them; and the new ids by old."""
+    """The ranks of `tokenizer` with the ids of its 256 bytes reversed, as cl100k shuffles them; new ids by old."""
     new = [255 - i if i < 256 else i for i in range(256 + len(tokenizer.merges))]
     return {token: new[i] for i, token in tokenizer.vocab.items()}, new
 
@@ -208,7 +216,8 @@ def test_the_mirror_serves_as_tiktokens_cache(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(
-    not {"NANOCHAT_HUB", "TIKTOKEN_CACHE_DIR"} & set(os.environ), reason="cl100k's ranks: set NANOCHAT_HUB or TIKTOKEN_CACHE_DIR"
+    not {"NANOCHAT_HUB", "TIKTOKEN_CACHE_DIR"} & set(os.environ),
+    reason="needs cl100k's ranks: set NANOCHAT_HUB or TIKTOKEN_CACHE_DIR",
 )
 def test_gpt4_tokenizer_equals_tiktoken(corpus):
     gpt4, oracle = GPT4Tokenizer(), cl100k.cl100k()

@@ -114,7 +114,10 @@ DOUBLING = [[97, 97], *[[i, i] for i in range(256, 320)]]
 
 @pytest.mark.parametrize(
     "change",
-    [{"schema": 99}, {"merges": [[97, 9999]]}, {"merges": [[1]]}, {"merges": DOUBLING}, {"pattern": "("}, {"special_tokens": []}, None],
+    [
+        {"schema": 99}, {"merges": [[97, 9999]]}, {"merges": [[1]]}, {"merges": DOUBLING}, {"pattern": "("},
+        {"special_tokens": []}, None,
+    ],
     ids=["version", "later token", "no pair", "2^65 bytes", "pattern", "special tokens", "not JSON"],
 )
 def test_a_damaged_file_is_refused_in_one_line(tokenizer, tmp_path, change):

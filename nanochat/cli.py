@@ -1,0 +1,187 @@
+"""The command `nanochat`. Each command opens the room that does its work; a mistake of the user's is one line and exit code 2.
+
+    nanochat run --scale toy          all nine lessons, headless
+    nanochat chat --run toy           talk to the model
+    nanochat --help                   everything else
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nanochat.runtime import UserError, say
+
+app = typer.Typer(help="Build a small ChatGPT in nine notebooks, from bytes to a model you can talk to.", no_args_is_help=True,
+                  add_completion=False, pretty_exceptions_enable=False)
+tokenizer_app = typer.Typer(help="The tokenizer by itself.", no_args_is_help=True)
+app.add_typer(tokenizer_app, name="tokenizer")
+
+ScaleOption = Annotated[str, typer.Option("--scale", help="A scale of course.yml.")]
+RunOption = Annotated[str, typer.Option("--run", help="A name under runs/, or a folder.")]
+OwnRunOption = Annotated[str, typer.Option("--run", help="A name under runs/, or a folder; by default the scale's name.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Changes the toy world, the order of data and the initial weights.")]
+StageOption = Annotated[str | None, typer.Option("--stage", help="base, mid, sft or rl; by default the newest.")]
+
+
+@app.command()
+def run(
+    scale: ScaleOption = "toy",
+    first: Annotated[str, typer.Option("--from", metavar="NN", help="The first lesson to run.")] = "",
+    last: Annotated[str, typer.Option("--until", metavar="NN", help="The last lesson to run.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Execute lessons that are up to date, too. Finished stages are loaded; "
+                                        "to train again, delete their folder.")] = False,
+    name: OwnRunOption = "",
+    seed: SeedOption = 0,
+):
+    """Execute the lessons of a scale with papermill; what is up to date is skipped."""
+    from nanochat.course.report import report
+    from nanochat.course.run import LessonFailed, relative, run_course
+
+    try:
+        opened = run_course(scale, first=first, last=last, force=force, name=name, seed=seed)
+    except LessonFailed as failed:
+        print(failed, file=sys.stderr)
+        raise typer.Exit(1) from None
+    if opened.results():
+        option = "" if opened.name == "toy" else f" --run {name or opened.name}"
+        say(f"report  {relative(report(opened))}")
+        say(f"chat    nanochat chat{option}          page    nanochat serve{option}")
+
+
+@app.command()
+def grade(
+    target: Annotated[str, typer.Argument(metavar="[NN | NOTEBOOK]", help="A lesson's number or a notebook; by default every lesson.")] = "",
+    solutions: Annotated[bool, typer.Option("--solutions", help="Mark the lessons with the reference solutions in them.")] = False,
+    mutants: Annotated[bool, typer.Option("--mutants", help="Try the wrong answers: each must fail in the case it names.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only what is graded: no training, no plots.")] = False,
+):
+    """Mark exercises; exit code 0 only for full marks."""
+    if mutants:
+        from nanochat.course import mutants as wrong
+
+        raise typer.Exit(wrong.main(target))
+    from nanochat.course import grade as marking
+
+    raise typer.Exit(marking.main(target, solutions, quick))
+
+
+@app.command()
+def sync(
+    lessons: Annotated[list[str] | None, typer.Argument(metavar="[NN]...", help="Lessons; by default all.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Execute nothing; prove that text and notebook agree.")] = False,
+    execute: Annotated[bool, typer.Option("--execute/--no-execute", help="Without executing, the notebook gets no outputs.")] = True,
+    run: RunOption = "",
+):
+    """Build notebooks/NN_x.ipynb from its text by executing it at toy scale."""
+    from nanochat.course.sync import main as sync_main
+
+    raise typer.Exit(sync_main(lessons or [], check, execute, run))
+
+
+@app.command()
+def chat(
+    run: RunOption = "toy",
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="One question; its answer is printed and that is all.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.6,
+    top_k: Annotated[int | None, typer.Option(min=1)] = 50,
+    max_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    seed: Annotated[int | None, typer.Option(help="Makes sampled answers repeat.")] = None,
+    stage: StageOption = None,
+):
+    """Talk to a run's model in the terminal."""
+    from nanochat.runtime import open_run
+    from nanochat.serve import chat as talk
+
+    talk(open_run(run), prompt, temperature=temperature, top_k=top_k, max_tokens=max_tokens, seed=seed, stage=stage)
+
+
+@app.command()
+def serve(run: RunOption = "toy", port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+          stage: StageOption = None):
+    """Serve a run's model: a chat page and an OpenAI-style API."""
+    from nanochat.runtime import open_run
+    from nanochat.serve import serve as serve_run
+
+    serve_run(open_run(run), port=port, stage=stage)
+
+
+@app.command()
+def plan(scale: ScaleOption = "speedrun"):
+    """What a scale will cost: parameters, tokens, FLOPs, memory, hours, dollars."""
+    from nanochat.course.plan import plan as make_plan
+
+    say(make_plan(scale).table())
+
+
+@app.command()
+def report(run: RunOption = "toy"):
+    """Write a run's report card: report.md, report.json, plots/."""
+    from nanochat.course.report import report as write_report
+    from nanochat.course.run import relative
+    from nanochat.runtime import open_run
+
+    say(relative(write_report(open_run(run))))
+
+
+@app.command()
+def export(
+    to: Annotated[str, typer.Option("--to", help="hf, tiktoken or c.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    run: RunOption = "toy",
+    stage: StageOption = None,
+):
+    """Write a run's model in another program's format."""
+    from nanochat.runtime import open_run
+    from nanochat.serve.export import export as write_export
+
+    write_export(open_run(run), to, folder, stage)
+
+
+@app.command()
+def data(scale: ScaleOption = "toy", run: OwnRunOption = "", seed: SeedOption = 0):
+    """Fetch or generate everything a scale reads, before a long run needs it."""
+    from nanochat import course
+    from nanochat.course.prepare import fetch
+
+    fetch(course.scale(scale), course.open_run(scale, run, seed))
+
+
+@app.command()
+def doctor():
+    """Is everything here that the course needs?"""
+    from nanochat.course.doctor import main as examine
+
+    raise typer.Exit(examine())
+
+
+@tokenizer_app.command("train")
+def tokenizer_train(scale: ScaleOption = "toy", run: OwnRunOption = "", seed: SeedOption = 0):
+    """Train the tokenizer of a scale on its text and save it in the run."""
+    from nanochat import course
+    from nanochat.course.prepare import train_tokenizer
+
+    opened = course.open_run(scale, run, seed)
+    tokenizer = train_tokenizer(course.scale(scale), opened)
+    say(f"{tokenizer.vocab_size} tokens in {opened.name}/tokenizer, digest {tokenizer.digest[:12]}")
+
+
+def main() -> None:
+    """The console command."""
+    try:
+        app()
+    except UserError as error:
+        print(f"nanochat: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nnanochat: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:                      # `nanochat … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""The optimizer against the papers' formulas, and two ranks against one."""
+
+import math
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from safetensors.torch import load_file, save_file
+
+from nanochat.model import GPT, GPTConfig
+from nanochat.runtime import UserError, World
+from nanochat.train.config import OptimConfig
+from nanochat.train.optim import MuonAdamW, newton_schulz
+
+CONFIG = OptimConfig(matrix_lr=0.02, embedding_lr=0.01, unembedding_lr=0.005)
+SCALES = [1.0, 1.0, 0.5, 0.5, 0.25]
+
+
+def small(seed=0) -> GPT:
+    """Nothing divides evenly by two ranks: 61 rows, and three matrices of one shape."""
+    model = GPT(GPTConfig(8, 61, 3, 4, 2, 32)).init_weights(seed)
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn(p.shape, generator=g) * 0.1)
+    return model
+
+
+def batch(step):
+    ids = torch.randint(0, 61, (4, 9), generator=torch.Generator().manual_seed(100 + step))
+    targets = ids[:, 1:].clone()
+    targets[0, 2:] = -1  # the ranks' rows do not hold equally many targets
+    return ids[:, :-1], targets
+
+
+def steps(model, optimizer, first, last, rank=0, size=1):
+    """Train on this rank's rows; the loss is divided by the number of targets of all rows. Returns the losses."""
+    losses = []
+    for step in range(first, last):
+        idx, targets = batch(step)
+        mine = slice(rank * 4 // size, (rank + 1) * 4 // size)
+        loss = model(idx[mine], targets[mine], reduction="sum") / (targets >= 0).sum()
+        loss.backward()
+        optimizer.step(lr_scale=SCALES[step])
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def start(world=World(), load=None, seed=0):
+    model = small(seed)
+    if load:
+        model.load_state_dict(load_file(load[0]))
+    optimizer = MuonAdamW(model, CONFIG, world)
+    if load:
+        merged = {}
+        for path in load[1:]:
+            merged.update(load_file(path))
+        optimizer.load_tensors(merged)
+    return model, optimizer
+
+
+def rank_of_two(rank, folder):
+    """What each of two Gloo processes does: five steps with its state saved after three; two steps from one rank's files."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    world = World(rank=rank, local_rank=rank, size=2)
+    model, optimizer = start(world)
+    losses = steps(model, optimizer, 0, 3, rank, 2)
+    save_file(model.state_dict(), f"{folder}/two3.{rank}")
+    save_file(optimizer.state_tensors(), f"{folder}/two3.optim{rank}")
+    losses += steps(model, optimizer, 3, 5, rank, 2)
+    save_file({**model.state_dict(), "losses": torch.tensor(losses)}, f"{folder}/two5.{rank}")
+    model, optimizer = start(world, (f"{folder}/one3", f"{folder}/one3.optim"))
+    steps(model, optimizer, 3, 5, rank, 2)
+    save_file(model.state_dict(), f"{folder}/one3two5.{rank}")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """One process trained for five steps, in this one; then two processes, twice (see above)."""
+    folder = tmp_path_factory.mktemp("ranks")
+    model, optimizer = start()
+    losses = steps(model, optimizer, 0, 3)
+    save_file(model.state_dict(), folder / "one3")
+    save_file(optimizer.state_tensors(), folder / "one3.optim")
+    losses += steps(model, optimizer, 3, 5)
+    save_file({**model.state_dict(), "losses": torch.tensor(losses)}, folder / "one5")
+    mp.spawn(rank_of_two, args=(str(folder),), nprocs=2)
+    return folder
+
+
+def close(a, b, tolerance=1e-6):
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=tolerance, rtol=0, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_two_ranks_equal_one(runs):
+    one, two = load_file(runs / "one5"), [load_file(runs / f"two5.{rank}") for rank in range(2)]
+    losses = one.pop("losses"), two[0].pop("losses") + two[1].pop("losses")
+    close({"losses": losses[1]}, {"losses": losses[0]})
+    close(two[0], one)
+    moved = small().state_dict()
+    assert all((one[name] - moved[name]).abs().max() > 1e-2 for name in one)
+
+
+def test_all_ranks_hold_the_same_weights_to_the_last_bit(runs):
+    close(load_file(runs / "one3two5.0"), load_file(runs / "one3two5.1"), tolerance=0)
+
+
+def test_the_gathered_shards_of_the_state_equal_the_whole(runs):
+    one, shards = load_file(runs / "one3.optim"), [load_file(runs / f"two3.optim{rank}") for rank in range(2)]
+    sizes = [  # matrices are owned whole, three of a shape split into two and one
+        sum(t.numel() for t in shard.values()) for shard in shards
+    ]
+    assert max(sizes) < 0.65 * sum(t.numel() for t in one.values())
+    assert shards[0].keys() & shards[1].keys() == {"step"} and shards[0]["step"] == 3
+    gathered = {}
+    for shard in shards:
+        for name, tensor in shard.items():
+            name, _, rows = name.partition("@rows")
+            key = f"{name}@rows0:61" if rows else name
+            gathered[key] = torch.cat((gathered[key], tensor)) if rows and key in gathered else tensor
+    close(gathered, one)
+
+
+def test_state_of_two_ranks_goes_on_in_one_and_the_reverse(runs):
+    model, optimizer = start(load=[runs / name for name in ("two3.0", "two3.optim0", "two3.optim1")], seed=5)
+    steps(model, optimizer, 3, 5)
+    one = load_file(runs / "one5")
+    one.pop("losses")
+    close(model.state_dict(), one)
+    close(load_file(runs / "one3two5.0"), one)
+
+
+def test_a_missing_ranks_file_is_named(runs):
+    with pytest.raises(UserError, match="rows0:61 is not complete") as error:
+        start(load=[runs / "two3.0", runs / "two3.optim0"])
+    assert "\n" not in str(error.value)
+
+
+def test_saved_and_loaded_state_goes_on_bit_for_bit(runs):
+    model, optimizer = start(load=(runs / "one3", runs / "one3.optim"), seed=9)
+    steps(model, optimizer, 3, 5)
+    one = load_file(runs / "one5")
+    one.pop("losses")
+    close(model.state_dict(), one, tolerance=0)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 5, 12), (2, 12, 5)])
+def test_newton_schulz_keeps_singular_vectors_and_maps_values_by_its_polynomial(shape):
+    g = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    u, s, vt = torch.linalg.svd(g / g.norm(dim=(-2, -1), keepdim=True), full_matrices=False)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    got = newton_schulz(g, dtype=torch.float64)
+    torch.testing.assert_close(got, u @ torch.diag_embed(s) @ vt, atol=1e-5, rtol=0)  # 1e-7 is added to the norm
+
+
+def test_newton_schulz_brings_singular_values_near_one_in_bf16_too():
+    g = torch.randn(4, 64, 256, generator=torch.Generator().manual_seed(0))
+    for dtype in (torch.float32, torch.bfloat16):
+        values = torch.linalg.svdvals(newton_schulz(g, dtype=dtype).float())
+        assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_a_zero_gradient_moves_nothing_and_breaks_nothing():
+    model = small()
+    optimizer = MuonAdamW(model, CONFIG, World())
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    (sum(p.sum() for p in model.parameters()) * 0).backward()
+    optimizer.step()
+    close(model.state_dict(), before, tolerance=0)
+
+
+def test_two_steps_equal_the_formulas_weight_by_weight():
+    model, lr, beta1, beta2, eps = small(), CONFIG.matrix_lr, 0.8, 0.95, 1e-10
+    optimizer = MuonAdamW(model, CONFIG, World())
+    want = {name: p.detach().double().clone() for name, p in model.named_parameters()}
+    moments = {name: [torch.zeros_like(w), torch.zeros_like(w)] for name, w in want.items()}
+    for step in (1, 2):
+        idx, targets = batch(step)
+        model(idx, targets).backward()
+        for name, p in model.named_parameters():
+            g, (m, v), w = p.grad.double(), moments[name], want[name]
+            if name in ("wte.weight", "lm_head.weight"):
+                m.mul_(beta1).add_(g, alpha=1 - beta1)
+                v.mul_(beta2).add_(g * g, alpha=1 - beta2)
+                rate = CONFIG.embedding_lr if name == "wte.weight" else CONFIG.unembedding_lr
+                w -= 0.5 * rate * (m / (1 - beta1**step)) / ((v / (1 - beta2**step)).sqrt() + eps)
+            else:
+                m.mul_(0.9).add_(g, alpha=0.1)
+                direction = newton_schulz((0.1 * g + 0.9 * m)[None], dtype=torch.float64)[0]  # Nesterov looks ahead
+                w -= 0.5 * lr * math.sqrt(max(1, w.shape[0] / w.shape[1])) * direction
+        optimizer.step(lr_scale=0.5, momentum=0.9)
+        optimizer.zero_grad()
+    close({name: p.detach().double() for name, p in model.named_parameters()}, want, tolerance=2e-5)
+
+
+def test_rates_follow_the_width_when_asked():
+    moved = []
+    for wide in (False, True):
+        model, before = small(), small()
+        optimizer = MuonAdamW(model, CONFIG.model_copy(update={"scale_by_width": wide}), World())
+        steps(model, optimizer, 0, 1)
+        moved.append([(a - b).abs().mean().item() for a, b in zip(model.parameters(), before.parameters(), strict=True)])
+    ratio = [b / a for a, b in zip(*moved, strict=True)]
+    names = [name for name, _ in small().named_parameters()]
+    for name, r in zip(names, ratio, strict=True):
+        expected = (32 / 768) ** -0.5 if name in ("wte.weight", "lm_head.weight") else 1.0
+        assert r == pytest.approx(expected, rel=1e-3), name
+
+
+def test_zero_grad_leaves_no_gradient_behind():
+    model, optimizer = start()
+    steps(model, optimizer, 0, 1)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_another_models_state_is_refused():
+    _, optimizer = start()
+    other = MuonAdamW(GPT(GPTConfig(8, 61, 3, 4, 2, 16)).init_weights(0), CONFIG, World())
+    for tensors, word in ((other.state_tensors(), "exp_avg"), ({}, "step")):
+        with pytest.raises(UserError, match=word):
+            optimizer.load_tensors(tensors)
