@@ -1,8 +1,8 @@
-"""The command `nanochat`. Each command opens the room that does its work; a mistake of the user's is one line and exit code 2.
+"""The command `nanochat`. Each command opens the room that does its work; a user's mistake is one line and exit code 2.
 
-    nanochat run --scale toy          all nine lessons, headless
-    nanochat chat --run toy           talk to the model
-    nanochat --help                   everything else
+nanochat run --scale toy          all nine lessons, headless
+nanochat chat --run toy           talk to the model
+nanochat --help                   everything else
 """
 
 import os
@@ -14,15 +14,23 @@ import typer
 
 from nanochat.runtime import UserError, say
 
-app = typer.Typer(help="Build a small ChatGPT in nine notebooks, from bytes to a model you can talk to.", no_args_is_help=True,
-                  add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Build a small ChatGPT in nine notebooks, from bytes to a model you can talk to.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 tokenizer_app = typer.Typer(help="The tokenizer by itself.", no_args_is_help=True)
 app.add_typer(tokenizer_app, name="tokenizer")
 
 ScaleOption = Annotated[str, typer.Option("--scale", help="A scale of course.yml.")]
 RunOption = Annotated[str, typer.Option("--run", help="A name under runs/, or a folder.")]
-OwnRunOption = Annotated[str, typer.Option("--run", help="A name under runs/, or a folder; by default the scale's name.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Changes the toy world, the order of data and the initial weights.")]
+OwnRunOption = Annotated[
+    str, typer.Option("--run", help="A name under runs/, or a folder; by default the scale's name.")
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Changes the toy world, the order of data and the initial weights.")
+]
 StageOption = Annotated[str | None, typer.Option("--stage", help="base, mid, sft or rl; by default the newest.")]
 
 
@@ -31,8 +39,14 @@ def run(
     scale: ScaleOption = "toy",
     first: Annotated[str, typer.Option("--from", metavar="NN", help="The first lesson to run.")] = "",
     last: Annotated[str, typer.Option("--until", metavar="NN", help="The last lesson to run.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Execute lessons that are up to date, too. Finished stages are loaded; "
-                                        "to train again, delete their folder.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Execute lessons that are up to date, too. Finished stages are loaded; "
+            "to train again, delete their folder.",
+        ),
+    ] = False,
     name: OwnRunOption = "",
     seed: SeedOption = 0,
 ):
@@ -45,6 +59,9 @@ def run(
     except LessonFailed as failed:
         print(failed, file=sys.stderr)
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        print("nanochat: stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
     if opened.results():
         option = "" if opened.name == "toy" else f" --run {name or opened.name}"
         say(f"report  {relative(report(opened))}")
@@ -53,9 +70,15 @@ def run(
 
 @app.command()
 def grade(
-    target: Annotated[str, typer.Argument(metavar="[NN | NOTEBOOK]", help="A lesson's number or a notebook; by default every lesson.")] = "",
-    solutions: Annotated[bool, typer.Option("--solutions", help="Mark the lessons with the reference solutions in them.")] = False,
-    mutants: Annotated[bool, typer.Option("--mutants", help="Try the wrong answers: each must fail in the case it names.")] = False,
+    target: Annotated[
+        str, typer.Argument(metavar="[NN | NOTEBOOK]", help="A lesson's number or a notebook; by default every lesson.")
+    ] = "",
+    solutions: Annotated[
+        bool, typer.Option("--solutions", help="Mark the lessons with the reference solutions in them.")
+    ] = False,
+    mutants: Annotated[
+        bool, typer.Option("--mutants", help="Try the wrong answers: each must fail in the case it names.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Only what is graded: no training, no plots.")] = False,
 ):
     """Mark exercises; exit code 0 only for full marks."""
@@ -71,8 +94,12 @@ def grade(
 @app.command()
 def sync(
     lessons: Annotated[list[str] | None, typer.Argument(metavar="[NN]...", help="Lessons; by default all.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Execute nothing; prove that text and notebook agree.")] = False,
-    execute: Annotated[bool, typer.Option("--execute/--no-execute", help="Without executing, the notebook gets no outputs.")] = True,
+    check: Annotated[
+        bool, typer.Option("--check", help="Execute nothing; prove that text and notebook agree.")
+    ] = False,
+    execute: Annotated[
+        bool, typer.Option("--execute/--no-execute", help="Without executing, the notebook gets no outputs.")
+    ] = True,
     run: RunOption = "",
 ):
     """Build notebooks/NN_x.ipynb from its text by executing it at toy scale."""
@@ -84,7 +111,9 @@ def sync(
 @app.command()
 def chat(
     run: RunOption = "toy",
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="One question; its answer is printed and that is all.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="One question; its answer is printed and that is all.")
+    ] = None,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.6,
     top_k: Annotated[int | None, typer.Option(min=1)] = 50,
     max_tokens: Annotated[int, typer.Option(min=1)] = 256,
@@ -99,8 +128,11 @@ def chat(
 
 
 @app.command()
-def serve(run: RunOption = "toy", port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-          stage: StageOption = None):
+def serve(
+    run: RunOption = "toy",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    stage: StageOption = None,
+):
     """Serve a run's model: a chat page and an OpenAI-style API."""
     from nanochat.runtime import open_run
     from nanochat.serve import serve as serve_run
@@ -169,15 +201,12 @@ def tokenizer_train(scale: ScaleOption = "toy", run: OwnRunOption = "", seed: Se
 
 
 def main() -> None:
-    """The console command."""
+    """The console command. (typer ends with 130 on Ctrl-C, and with 2 on a wrong option.)"""
     try:
         app()
     except UserError as error:
         print(f"nanochat: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nnanochat: stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:                      # `nanochat … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

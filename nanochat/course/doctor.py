@@ -1,4 +1,4 @@
-"""`nanochat doctor`: is everything here that the course needs? One line each, with the remedy where something is missing."""
+"""`nanochat doctor`: is everything here that the course needs? One line each, with the remedy where it is missing."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ from nanochat.runtime.run import runs_folder
 
 @dataclass
 class Finding:
-    """One line: what was looked at, what was found; `fault` is what to do about it, `needed` says whether it must be done."""
+    """One line: what was looked at, what was found. `fault` is what to do about it, `needed` whether it must be done."""
 
     what: str
     found: str
@@ -25,8 +25,18 @@ class Finding:
 
 def examine() -> list[Finding]:
     """All findings, in the order in which they matter."""
-    return [_python(), _package("torch", "pip install torch"), _package("rustbpe", "run `make course`, or `pip install -e .` with cargo at hand"),
-            _kernel(), _compiler(), _cargo(), _gpu(), _memory(), _disk(), _hub()]
+    return [
+        _python(),
+        _package("torch", "pip install torch"),
+        _package("rustbpe", "run `make course`, or `pip install -e .` with cargo at hand"),
+        _kernel(),
+        _compiler(),
+        _cargo(),
+        _gpu(),
+        _memory(),
+        _disk(),
+        _hub(),
+    ]
 
 
 def _python() -> Finding:
@@ -54,8 +64,12 @@ def _kernel() -> Finding:
 
 def _compiler() -> Finding:
     found = next((path for name in ("g++", "clang++", "c++") if (path := shutil.which(name))), None)
-    return Finding("C++ compiler", found or "none", "" if found else "torch.compile needs one (apt install g++); without it training is "
-                   "about three times slower", needed=False)
+    return Finding(
+        "C++ compiler",
+        found or "none",
+        "" if found else "torch.compile needs one (apt install g++); without it training is about three times slower",
+        needed=False,
+    )
 
 
 def _cargo() -> Finding:
@@ -83,7 +97,12 @@ def _memory() -> Finding:
     import psutil
 
     total = psutil.virtual_memory().total / 2**30
-    return Finding("memory", f"{total:.0f} GiB, {os.cpu_count()} cores", "" if total >= 4 else "the toy scale wants 4 GiB", needed=False)
+    return Finding(
+        "memory",
+        f"{total:.0f} GiB, {os.cpu_count()} cores",
+        "" if total >= 4 else "the toy scale wants 4 GiB",
+        needed=False,
+    )
 
 
 def _disk() -> Finding:
@@ -108,8 +127,12 @@ def _hub() -> Finding:
     try:
         socket.create_connection(("huggingface.co", 443), timeout=3).close()
     except OSError:
-        return Finding("hub", "not reached", "the toy world needs none; for real data connect, or set NANOCHAT_HUB to a mirror folder",
-                       needed=False)
+        return Finding(
+            "hub",
+            "not reached",
+            "the toy world needs none; for real data connect, or set NANOCHAT_HUB to a mirror folder",
+            needed=False,
+        )
     return Finding("hub", "huggingface.co is reached")
 
 

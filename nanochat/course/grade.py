@@ -92,7 +92,9 @@ def _lesson_of(path: Path, nb: NotebookNode) -> Lesson:
     return load().lesson(ids[0][:2] if ids else path.name[:2])
 
 
-def with_solutions(lesson: Lesson, nb: NotebookNode | None = None, replace: dict[str, str] | None = None) -> NotebookNode:
+def with_solutions(
+    lesson: Lesson, nb: NotebookNode | None = None, replace: dict[str, str] | None = None
+) -> NotebookNode:
     """The notebook with the reference solutions in its exercise cells; `replace` puts other answers over them."""
     nb = nb or notebooks.from_text(lesson.text)
     answers = notebooks.solutions(lesson) | (replace or {})
@@ -125,8 +127,8 @@ def _mark(exercise: Exercise, verdict: dict | None) -> Mark:
 def assembled(released: NotebookNode, learner: NotebookNode) -> NotebookNode:
     """The learner's notebook with every protected cell as released, in its place.
 
-    The learner's answers and own cells are kept; second copies of protected cells and tags that steer nbval are dropped;
-    cells that were deleted come back after the released cell they followed.
+    The learner's answers and own cells are kept; second copies of protected cells and tags that steer nbval are
+    dropped; cells that were deleted come back after the released cell they followed.
     """
     fixed = {_key(cell): cell for cell in released.cells if _key(cell)}
     by_id = {cell.id: key for key, cell in fixed.items()}
@@ -197,7 +199,7 @@ def _run_nbval(lesson: Lesson, nb: NotebookNode, work: Path, quick: bool) -> dic
     (work / "pytest.ini").write_text("[pytest]\n")
     run = open_run(work / "run", scale=SCALE, seed=0, create=True)
     _link_needs(lesson, run.path)
-    env = {**os.environ, "COURSE_MODE": "grade", "COURSE_RUN": str(run.path), "PYTHONHASHSEED": "0",
+    env = {**os.environ, **notebooks.HEADLESS, "COURSE_MODE": "grade", "COURSE_RUN": str(run.path),
            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     env.pop("PYTEST_ADDOPTS", None)
     timeout = QUICK_CELL_TIMEOUT if quick else load().defaults.cell_timeout_s
@@ -206,7 +208,9 @@ def _run_nbval(lesson: Lesson, nb: NotebookNode, work: Path, quick: bool) -> dic
                f"--course-grade={out}", "-q", "-c", str(work / "pytest.ini"), "--rootdir", str(work), str(notebook)]
     done = subprocess.run(command, env=env, cwd=work, capture_output=True, text=True, check=False)
     if not out.exists():
-        raise UserError(f"marking {lesson.stem} did not finish: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+        raise UserError(
+            f"marking {lesson.stem} did not finish: {(done.stderr or done.stdout).strip().splitlines()[-1:]}"
+        )
     return json.loads(out.read_text())
 
 
@@ -232,7 +236,9 @@ def main(target: str, solutions: bool, quick: bool) -> int:
 
 
 def _remember(results: list[Marks]) -> None:
-    write_json(grades_file(), grades() | {m.lesson.id: {"points": m.points, "out_of": m.lesson.points} for m in results})
+    write_json(
+        grades_file(), grades() | {m.lesson.id: {"points": m.points, "out_of": m.lesson.points} for m in results}
+    )
 
 
 def grades_file() -> Path:

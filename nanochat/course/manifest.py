@@ -4,8 +4,8 @@
     course.exercise("01.merge").points
     course.scale("toy").pretrain       # a PretrainConfig, filled in from the scale's section
 
-Everything about a lesson follows from its id and slug: its text, notebook, solutions and mutants have fixed places under
-the root of the course. The root is the checkout that holds this package; NANOCHAT_COURSE names another one.
+Everything about a lesson follows from its id and slug: its text, notebook, solutions and mutants have fixed places
+under the root of the course. The root is the checkout that holds this package; NANOCHAT_COURSE names another one.
 """
 
 import os
@@ -189,7 +189,9 @@ class Course(Section):
                     raise ValueError(f"lesson {lesson.id} names artifact {name!r}, which is not under artifacts")
             for name in lesson.makes:
                 if self.artifacts[name].made_by != lesson.id:
-                    raise ValueError(f"artifact {name} is made_by {self.artifacts[name].made_by}, but lesson {lesson.id} makes it")
+                    raise ValueError(
+                        f"artifact {name} is made_by {self.artifacts[name].made_by}, but lesson {lesson.id} makes it"
+                    )
             for name in lesson.needs:
                 if self.artifacts[name].made_by >= lesson.id:
                     raise ValueError(f"lesson {lesson.id} needs {name}, which no earlier lesson makes")

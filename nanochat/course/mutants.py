@@ -1,8 +1,8 @@
 """Wrong answers, tried on purpose: `nanochat grade 01 --mutants` proves that the checks see what they claim to see.
 
-A mutant is a plausible mistake in tests/mutants/NN.py; its header names the case that must catch it. All of a lesson's are
-judged in one process, in the namespace the lesson's definitions and the reference solutions make; a mutant must lose marks in
-its case, and every other exercise must keep full marks.
+A mutant is a plausible mistake in tests/mutants/NN.py; its header names the case that must catch it. All of a
+lesson's are judged in one process, in the namespace the lesson's definitions and the reference solutions make; a
+mutant must lose marks in its case, and every other exercise must keep full marks.
 """
 
 from types import ModuleType
@@ -17,7 +17,7 @@ from nanochat.runtime import say
 
 
 def survivors(lesson: Lesson) -> list[str]:
-    """What is wrong with the lesson's solutions and mutants, one line each; empty when every mutant dies as it should."""
+    """What is wrong with the lesson's solutions and mutants, one line each; empty when every mutant dies."""
     problems = []
     clean = _namespace(lesson)
     for exercise in lesson.exercises:
@@ -33,7 +33,9 @@ def survivors(lesson: Lesson) -> list[str]:
         if verdict.points >= verdict.out_of:
             problems.append(f"mutant {name} of {id_} gets full marks")
         elif killer not in failing:
-            problems.append(f"mutant {name} of {id_} should fail in {killer}, but fails in {', '.join(failing) or verdict.note}")
+            problems.append(
+                f"mutant {name} of {id_} should fail in {killer}, but fails in {', '.join(failing) or verdict.note}"
+            )
         namespace[load().exercise(id_).name] = clean[load().exercise(id_).name]        # what use() would give
         for other in lesson.exercises:
             if other.id != id_ and not judge(other.id, namespace).passed:

@@ -1,7 +1,7 @@
 """Notebooks as data: text to cells, stable ids, tags, hashes. What sync, run and grade share.
 
-A lesson's text is jupytext py:percent. Ids come from an exercise's tag or from the cell's source, so that a rebuild gives
-the same ids; the hash of the code cells says which source an executed notebook belongs to.
+A lesson's text is jupytext py:percent. Ids come from an exercise's tag or from the cell's source, so that a rebuild
+gives the same ids; the hash of the code cells says which source an executed notebook belongs to.
 """
 
 import hashlib
@@ -15,6 +15,10 @@ from nanochat.course.manifest import Lesson
 from nanochat.runtime import UserError, atomic_write
 
 PROTECTED = ("parameters", "setup", "grade:", "use:")   # cells that marking puts back as released
+HEADLESS = {
+    "PYTHONHASHSEED": "0",
+    "COURSE_HEADLESS": "1",
+}  # a kernel nobody watches: sets keep their order, plots draw once
 QUIET_KERNEL = ["--IPKernelApp.log_level=ERROR"]         # kernels warn on our terminal otherwise
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
@@ -36,7 +40,9 @@ def read(path: Path) -> NotebookNode:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; build it with `nanochat sync`") from None
     except Exception as error:  # noqa: BLE001  nbformat raises many types for a broken file
-        raise UserError(f"{path} is not a readable notebook ({type(error).__name__}); rebuild it with `nanochat sync`") from None
+        raise UserError(
+            f"{path} is not a readable notebook ({type(error).__name__}); rebuild it with `nanochat sync`"
+        ) from None
 
 
 def write(nb: NotebookNode, path: Path) -> None:
@@ -65,7 +71,11 @@ def tidy(nb: NotebookNode) -> NotebookNode:
 
 def _cell_id(cell: NotebookNode, taken: set[str]) -> str:
     named = [t for t in tags(cell) if t in ("parameters", "setup") or ":" in t]
-    base = re.sub(r"[^a-zA-Z0-9_-]", "-", named[0])[:50] if named else hashlib.sha256(cell.source.encode()).hexdigest()[:12]
+    base = (
+        re.sub(r"[^a-zA-Z0-9_-]", "-", named[0])[:50]
+        if named
+        else hashlib.sha256(cell.source.encode()).hexdigest()[:12]
+    )
     name, n = base, 2
     while name in taken:
         name, n = f"{base}-{n}", n + 1
@@ -107,7 +117,7 @@ def errors(nb: NotebookNode) -> list[str]:
 
 
 def chunks(path: Path) -> list[tuple[dict[str, str], str]]:
-    """The parts of a solutions or mutants file: ({"exercise": "01.merge", "mutant": "in_place", …}, source) for each."""
+    """The parts of a solutions or mutants file: ({"exercise": "01.merge", "mutant": "in_place", …}, source) each."""
     if not path.exists():
         raise UserError(f"{path} does not exist")
     found = []

@@ -3,8 +3,9 @@
     print(plan("speedrun").table())
     side_by_side("toy", "speedrun")           # markdown, for the last section of a lesson
 
-FLOPs are counted (6 per weight and token, plus attention; only the forward third where nothing is learned). Memory and time are
-estimates from stated assumptions, in ASSUMPTIONS and in the scale's `hardware`; evaluation and compilation are not in them.
+FLOPs are counted (6 per weight and token, plus attention; only the forward third where nothing is learned). Memory
+and time are estimates from stated assumptions, in ASSUMPTIONS and in the scale's `hardware`; evaluation and
+compilation are not in them.
 """
 
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from functools import cached_property
 
 from nanochat.course.manifest import Scale, load
 
-ACTIVATION_BYTES = 24      # per token, layer and unit of width
+ACTIVATION_BYTES = 28  # per token, layer and unit of width: fitted to the reference's depth-20 run, 75,423 MiB a device
 LOGIT_BYTES = 6            # per token and entry of the vocabulary
 ASSUMPTIONS = (
     "weights, gradients and optimizer state in fp32, optimizer state split over the devices",
-    f"activations {ACTIVATION_BYTES} bytes per token, layer and unit of width (bf16, compiled); logits {LOGIT_BYTES} bytes per entry",
+    f"activations {ACTIVATION_BYTES} bytes per token, layer and unit of width (bf16, compiled)",
+    f"logits {LOGIT_BYTES} bytes per token and entry of the vocabulary",
     "GRPO samples at a third of the training FLOPs a token, and every sample runs to max_tokens",
     "evaluation, checkpoints and compilation are not counted",
 )
@@ -124,11 +126,17 @@ class Plan:
         lines = [f"plan for scale {self.scale.name}: {self.scale.where}", ""]
         lines += [f"  {what:<{width}}  {much}" for what, much in facts.items()]
         lines += ["", f"  {'stage':<10} {'steps':>8} {'tokens':>16} {'FLOPs':>10} {'time':>12}"]
-        lines += [f"  {s.name:<10} {s.steps:>8,} {s.tokens:>16,} {s.flops:>10.2e} {duration(s.seconds):>12}" for s in self.stages]
+        lines += [
+            f"  {s.name:<10} {s.steps:>8,} {s.tokens:>16,} {s.flops:>10.2e} {duration(s.seconds):>12}"
+            for s in self.stages
+        ]
         speed = f"{h.peak_tflops:g} TFLOP/s peak a device × {self.scale.machine.nproc} at {h.mfu:.0%} of it"
         lines += ["", f"  assumed: {speed}, ${h.dollars_per_hour:g} an hour", *(f"           {a}" for a in ASSUMPTIONS)]
         if self.memory_gb > h.memory_gb:
-            lines += ["", f"  ! {self.memory_gb:.1f} GB a device is more than its {h.memory_gb:g} GB: lower pretrain.device_rows"]
+            lines += [
+                "",
+                f"  ! {self.memory_gb:.1f} GB a device is more than its {h.memory_gb:g} GB: lower pretrain.device_rows",
+            ]
         return "\n".join(lines)
 
 

@@ -27,12 +27,24 @@ def style() -> None:
     """Set matplotlib's defaults: small, light, the palette."""
     import matplotlib as mpl
 
-    mpl.rcParams.update({
-        "figure.figsize": (6, 3), "figure.dpi": DPI, "savefig.dpi": DPI, "figure.constrained_layout.use": True,
-        "font.size": 9, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False,
-        "axes.prop_cycle": mpl.cycler(color=COLOURS) + mpl.cycler(linestyle=DASHES),
-        "axes.axisbelow": True, "axes.grid": True, "grid.color": "#e6e3de", "grid.linewidth": 0.6, "legend.frameon": False,
-    })
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (6, 3),
+            "figure.dpi": DPI,
+            "savefig.dpi": DPI,
+            "figure.constrained_layout.use": True,
+            "font.size": 9,
+            "axes.titlesize": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": mpl.cycler(color=COLOURS) + mpl.cycler(linestyle=DASHES),
+            "axes.axisbelow": True,
+            "axes.grid": True,
+            "grid.color": "#e6e3de",
+            "grid.linewidth": 0.6,
+            "legend.frameon": False,
+        }
+    )
 
 
 def numbers(values) -> np.ndarray:
@@ -59,9 +71,10 @@ def curve(ax, history: list[dict], key: str, label: str = "", x: str = "step", *
 class LossPlot:
     """A live picture of a stage: loss on the left, validation bits per byte on the right (or, for GRPO, the reward).
 
-    Call it with each row of metrics; it redraws at most once in `every` seconds. Used as a context manager it draws once
-    more at the end, from the run's own history: so a stage that was complete already shows its curve as well. Headless
-    (COURSE_HEADLESS is set) only that last picture is drawn. Makes its own figure: pyplot is not safe in callbacks.
+    Call it with each row of metrics; it redraws at most once in `every` seconds. Used as a context manager it draws
+    once more at the end, from the run's own history: so a stage that was complete already shows its curve as well.
+    Headless (COURSE_HEADLESS is set) only that last picture is drawn. Makes its own figure: pyplot is not safe in
+    callbacks.
     """
 
     def __init__(self, run, stage: str, keys: Sequence[str] = ("loss", "val_bpb"), every: float = 1.0):
@@ -117,7 +130,7 @@ def _png(figure) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-# --- distributions over tokens ------------------------------------------------------------------------------------------
+# --- distributions over tokens ---------------------------------------------------------------------------------------
 
 
 def piece(tokenizer, i: int) -> str:
@@ -149,7 +162,9 @@ def plot_probs(ax, tokenizer, probs, k: int = 8, title: str = "") -> None:
 # --- comparisons ------------------------------------------------------------------------------------------------------
 
 
-def bars(ax, labels: Sequence[str], values, *, chance=None, title: str = "", unit: str = "", highlight: int | None = None) -> None:
+def bars(
+    ax, labels: Sequence[str], values, *, chance=None, title: str = "", unit: str = "", highlight: int | None = None
+) -> None:
     """Horizontal bars with their values written out; `chance` (one number, or one for each bar) is drawn as a mark."""
     values = numbers(values)
     colours = [COLOURS[1] if i == highlight else COLOURS[0] for i in range(len(values))]
@@ -158,11 +173,27 @@ def bars(ax, labels: Sequence[str], values, *, chance=None, title: str = "", uni
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     for i, value in enumerate(values):
-        ax.annotate(f"{value:.3g}{unit}", (value, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
+        ax.annotate(
+            f"{value:.3g}{unit}", (value, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8
+        )
     if chance is not None:
         levels = np.broadcast_to(numbers(chance), values.shape)
-        ax.vlines(levels, np.arange(len(values)) - 0.4, np.arange(len(values)) + 0.4, color=COLOURS[3], linestyle=":", linewidth=1.6)
-        ax.annotate("chance", (levels[-1], len(values) - 0.55), xytext=(3, 0), textcoords="offset points", fontsize=7, color=COLOURS[3])
+        ax.vlines(
+            levels,
+            np.arange(len(values)) - 0.4,
+            np.arange(len(values)) + 0.4,
+            color=COLOURS[3],
+            linestyle=":",
+            linewidth=1.6,
+        )
+        ax.annotate(
+            "chance",
+            (levels[-1], len(values) - 0.55),
+            xytext=(3, 0),
+            textcoords="offset points",
+            fontsize=7,
+            color=COLOURS[3],
+        )
     ax.set(title=title)
     ax.margins(x=0.15)
 
@@ -178,7 +209,7 @@ def heatmap(ax, matrix, *, rows: Sequence[str] = (), columns: Sequence[str] = ()
     ax.set(title=title)
 
 
-# --- text with colours --------------------------------------------------------------------------------------------------
+# --- text with colours -----------------------------------------------------------------------------------------------
 
 
 def show_tokens(tokenizer, ids: Sequence[int]) -> None:
@@ -207,4 +238,6 @@ def _show_html(body: str, text: str) -> None:
     """Colours where the front end can show them, plain text (GitHub's diff, a terminal, nbval) elsewhere."""
     from IPython.display import display
 
-    display({"text/html": f'<div style="font-family:monospace;line-height:1.8">{body}</div>', "text/plain": text}, raw=True)
+    display(
+        {"text/html": f'<div style="font-family:monospace;line-height:1.8">{body}</div>', "text/plain": text}, raw=True
+    )

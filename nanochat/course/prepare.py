@@ -17,11 +17,13 @@ def text(scale: Scale, run: Run) -> list[Path]:
     from nanochat.data.source import text_shards
 
     data = scale.pretrain.data
-    return text_shards(data.source, run / "data", world=data.world, seed=run.seed, shards=data.shards, val_shard=data.val_shard)
+    return text_shards(
+        data.source, run / "data", world=data.world, seed=run.seed, shards=data.shards, val_shard=data.val_shard
+    )
 
 
 def train_tokenizer(scale: Scale, run: Run, progress: Callable | None = None):
-    """The run's tokenizer: trained on the first documents of its text, saved in tokenizer/; one that is there is loaded."""
+    """The run's tokenizer: loaded if it is there, else trained on the first documents of its text and saved."""
     from nanochat.data.shards import TextShards
     from nanochat.tokenizer import Tokenizer
 
@@ -30,7 +32,9 @@ def train_tokenizer(scale: Scale, run: Run, progress: Callable | None = None):
         return Tokenizer.from_dir(folder)
     shards = TextShards(text(scale, run)[:-1])
     documents = islice((d for group in range(len(shards.groups)) for d in shards.read(group)), settings.documents)
-    tokenizer = Tokenizer.train(first_characters(documents, settings.chars), settings.vocab_size, settings.digits, progress)
+    tokenizer = Tokenizer.train(
+        first_characters(documents, settings.chars), settings.vocab_size, settings.digits, progress
+    )
     tokenizer.save(folder)
     return tokenizer
 

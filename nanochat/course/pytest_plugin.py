@@ -2,8 +2,9 @@
 
     COURSE_MODE=grade pytest -p nanochat.course.pytest_plugin --nbval-lax --course-grade out.json 01_bytes_and_bpe.ipynb
 
-out.json: {"grades": {"01.merge": verdict}, "failures": [[tag, last line of the error], …]}. A grade counts only when its
-cell ran and carried the verdict of its own exercise; a cell that was expected to fail (XFAIL, XPASS) says nothing.
+out.json: {"grades": {"01.merge": verdict}, "failures": [[tag, last line of the error], …]}. A grade counts only when
+its cell ran and carried the verdict of its own exercise; a cell that was expected to fail (XFAIL, XPASS) says
+nothing.
 """
 
 import json
@@ -50,7 +51,9 @@ class Points:
         if exercise:
             verdict = _verdict(item, exercise)
             if verdict and not hasattr(report, "wasxfail"):
-                self.grades[exercise] = verdict if report.passed or verdict["status"] != "passed" else verdict | {"points": 0}
+                self.grades[exercise] = (
+                    verdict if report.passed or verdict["status"] != "passed" else verdict | {"points": 0}
+                )
         elif report.failed:
             self.failures.append([" ".join(notebooks.tags(item.cell)), _last_line(str(report.longrepr))])
         return report

@@ -23,7 +23,7 @@ from nanochat.runtime import Run, UserError, atomic_write, write_json
 
 STAGES = ("char_rnn", "base", "mid", "sft", "grpo")
 TITLES = {"char_rnn": "RNN", "base": "base", "mid": "mid", "sft": "SFT", "grpo": "GRPO"}
-FOLDERS = {"char_rnn": "char_rnn", "base": "base", "mid": "mid", "sft": "sft", "grpo": "rl"}      # where the metrics lie
+FOLDERS = {"char_rnn": "char_rnn", "base": "base", "mid": "mid", "sft": "sft", "grpo": "rl"}  # where the metrics lie
 
 
 def report(run: Run) -> Path:
@@ -91,13 +91,23 @@ def _stage_table(results: dict[str, float], chance: dict[str, float]) -> str:
     """Metrics down, stages across; what guessing scores in the last column."""
     stages = [stage for stage in STAGES if any(key.startswith(stage + ".") for key in results)]
     names = [name for key in results for stage, _, name in [key.partition(".")] if stage in STAGES]
-    shown = [n for n in dict.fromkeys(names) if is_accuracy(n) or n in ("val_bpb", "core", "chatcore", "params", "tokens", "core_s")]
+    shown = [
+        n
+        for n in dict.fromkeys(names)
+        if is_accuracy(n) or n in ("val_bpb", "core", "chatcore", "params", "tokens", "core_s")
+    ]
     rows = []
     for name in sorted(shown, key=lambda n: (is_accuracy(n), n)):
         guesses = {chance[f"{stage}.{name}"] for stage in stages if f"{stage}.{name}" in chance}
-        guess = " / ".join(number(g) for g in sorted(guesses)) if guesses else ("not recorded" if is_accuracy(name) else "")
+        guess = (
+            " / ".join(number(g) for g in sorted(guesses)) if guesses else ("not recorded" if is_accuracy(name) else "")
+        )
         rows.append([f"`{name}`", *(number(results.get(f"{stage}.{name}")) for stage in stages), guess])
-    return _table(["metric", *(TITLES[s] for s in stages), "chance"], rows) if rows else "No stage has recorded anything yet."
+    return (
+        _table(["metric", *(TITLES[s] for s in stages), "chance"], rows)
+        if rows
+        else "No stage has recorded anything yet."
+    )
 
 
 def _costs(course: Course, run: Run, results: dict) -> str:
@@ -130,8 +140,11 @@ def _exam(course: Course) -> str:
 
 def _bloat() -> str:
     """How much there is to read: our code, not its dependencies."""
-    kinds = {"library (`nanochat/`)": root().glob("nanochat/**/*.py"), "Rust (`rustbpe/src/`)": root().glob("rustbpe/src/**/*.rs"),
-             "lessons (`notebooks/*.py`)": root().glob("notebooks/*.py")}
+    kinds = {
+        "library (`nanochat/`)": root().glob("nanochat/**/*.py"),
+        "Rust (`rustbpe/src/`)": root().glob("rustbpe/src/**/*.rs"),
+        "lessons (`notebooks/*.py`)": root().glob("notebooks/*.py"),
+    }
     rows, sums = [], [0, 0, 0]
     for kind, found in kinds.items():
         texts = [path.read_text(errors="replace") for path in found]
@@ -141,16 +154,26 @@ def _bloat() -> str:
     rows.append(["all", *(f"{n:,}" for n in sums), f"{sums[2] // 4:,}"])
     table = _table(["part", "files", "lines", "characters", "tokens (≈ characters / 4)"], rows)
     project = root() / "pyproject.toml"
-    listed = re.search(r"^dependencies = \[(.*?)\]", project.read_text(), re.MULTILINE | re.DOTALL) if project.exists() else None
+    listed = (
+        re.search(r"^dependencies = \[(.*?)\]", project.read_text(), re.MULTILINE | re.DOTALL)
+        if project.exists()
+        else None
+    )
     return table + (f"\n\n{listed[1].count(',')} direct dependencies." if listed else "")
 
 
 def _environment() -> str:
     import psutil
 
-    rows = [["commit", _commit()], ["date", date.today().isoformat()], ["python", platform.python_version()], ["torch", version("torch")],
-            ["system", f"{platform.system()} {platform.machine()}"],
-            ["processor", f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"], ["GPU", _gpus()]]
+    rows = [
+        ["commit", _commit()],
+        ["date", date.today().isoformat()],
+        ["python", platform.python_version()],
+        ["torch", version("torch")],
+        ["system", f"{platform.system()} {platform.machine()}"],
+        ["processor", f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"],
+        ["GPU", _gpus()],
+    ]
     return _table(["", ""], rows)
 
 
@@ -161,7 +184,11 @@ def _commit() -> str:
 
     try:
         commit = git("rev-parse", "--short", "HEAD")
-        return f"{commit} on {git('branch', '--show-current')}{', with changes' if git('status', '--porcelain') else ''}" if commit else "none"
+        return (
+            f"{commit} on {git('branch', '--show-current')}{', with changes' if git('status', '--porcelain') else ''}"
+            if commit
+            else "none"
+        )
     except FileNotFoundError:
         return "git is not installed"
 
@@ -176,7 +203,10 @@ def _gpus() -> str:
 
 
 def _all_numbers(results: dict[str, float], chance: dict[str, float]) -> str:
-    rows = [[f"`{key}`", number(value), number(chance[key]) if key in chance else ""] for key, value in sorted(results.items())]
+    rows = [
+        [f"`{key}`", number(value), number(chance[key]) if key in chance else ""]
+        for key, value in sorted(results.items())
+    ]
     return _table(["key", "value", "chance"], rows)
 
 
@@ -187,22 +217,36 @@ def draw(run: Run) -> str:
     """Draw what the run's histories hold into plots/; returns the markdown that shows it."""
     from matplotlib.figure import Figure
 
-    from nanochat.course.plots import DPI, curve
+    from nanochat.course.plots import COLOURS, DASHES, DPI, curve
 
     histories = {stage: run.history(FOLDERS[stage]) for stage in STAGES}
     shown = []
     for name, key, axis, stages in (("loss", "loss", "training loss (nats a token)", ("base", "mid", "sft")),
-                                    ("bpb", "val_bpb", "validation bits per byte", ("char_rnn", "base", "mid", "sft")),
+                                    ("bpb", "val_bpb", "validation bits per byte", ("char_rnn", "base")),
                                     ("reward", "reward", "mean reward of sampled answers", ("grpo",))):
         drawn = [s for s in stages if any(key in row for row in histories[s])]
         if not drawn:
             continue
         figure = Figure(figsize=(6, 3), dpi=DPI, layout="constrained")
         ax = figure.subplots()
-        x = "core_s" if name == "bpb" and all(any("core_s" in r and key in r for r in histories[s]) for s in drawn) else "step"
-        for stage, dash in zip(drawn, ("-", "--", ":", "-.")):
+        x = (
+            "core_s"
+            if name == "bpb" and all(any("core_s" in r and key in r for r in histories[s]) for s in drawn)
+            else "step"
+        )
+        for stage, colour, dash in zip(drawn, COLOURS, DASHES):
             marker = "o" if sum(key in row for row in histories[stage]) < 3 else None
-            curve(ax, histories[stage], key, label=TITLES[stage], x=x, linestyle=dash, marker=marker, markersize=4)
+            curve(
+                ax,
+                histories[stage],
+                key,
+                label=TITLES[stage],
+                x=x,
+                color=colour,
+                linestyle=dash,
+                marker=marker,
+                markersize=4,
+            )
         ax.set(xlabel="core seconds" if x == "core_s" else "step", ylabel=axis)
         ax.spines[["top", "right"]].set_visible(False)
         ax.margins(x=0.1)

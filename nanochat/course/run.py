@@ -3,9 +3,10 @@
     nanochat run --scale toy                      all nine; what is up to date is skipped
     nanochat run --scale toy --from 05 --until 07
 
-A lesson is up to date when its stamp (its code, its scale, the seed, and what it reads from earlier lessons) is the one of
-its last complete execution and everything it makes is still there. Executed copies and stamps lie in runs/<name>/notebooks/.
-papermill's own verdict is not enough: a kernel that exits early counts as success there, so every code cell must have run.
+A lesson is up to date when its stamp (its code, its scale, the seed, and what it reads from earlier lessons) is the
+one of its last complete execution and everything it makes is still there. Executed copies and stamps lie in
+runs/<name>/notebooks/. papermill's own verdict is not enough: a kernel that exits early counts as success there, so
+every code cell must have run.
 """
 
 import fcntl
@@ -39,11 +40,20 @@ class Failure:
     error: str
 
     def block(self, lesson: Lesson, copy: Path, resume: str) -> str:
-        return "\n".join((f"✗ lesson {lesson.id} {lesson.title} failed", f"  cell    {self.cell}", f"  error   {self.error}",
-                          f"  copy    {relative(copy)}", f"  resume  {resume}"))
+        return "\n".join(
+            (
+                f"✗ lesson {lesson.id} {lesson.title} failed",
+                f"  cell    {self.cell}",
+                f"  error   {self.error}",
+                f"  copy    {relative(copy)}",
+                f"  resume  {resume}",
+            )
+        )
 
 
-def run_course(scale: str, *, first: str = "", last: str = "", force: bool = False, name: str = "", seed: int = 0) -> Run:
+def run_course(
+    scale: str, *, first: str = "", last: str = "", force: bool = False, name: str = "", seed: int = 0
+) -> Run:
     """Execute the lessons `first` … `last` of a scale in the run `name`; what is up to date is skipped unless `force`.
 
     Raises UserError for a wrong scale, lesson or run, and LessonFailed when a lesson stops.
@@ -80,8 +90,10 @@ def _require(course: Course, lesson: Lesson, run: Run) -> None:
     for name in lesson.needs:
         artifact = course.artifacts[name]
         if not (run / artifact.proof).exists():
-            raise UserError(f"lesson {lesson.id} needs {name}, which lesson {artifact.made_by} makes and {relative(run.path)} does not "
-                            f"hold; run `{_command(run, artifact.made_by)}`")
+            raise UserError(
+                f"lesson {lesson.id} needs {name}, which lesson {artifact.made_by} makes and {relative(run.path)} does not "
+                f"hold; run `{_command(run, artifact.made_by)}`"
+            )
 
 
 def _run_lesson(course: Course, lesson: Lesson, run: Run) -> float:
@@ -118,26 +130,42 @@ def _execute(source: Path, copy: Path, run: Run, progress: "Progress", cwd: Path
         @classmethod
         def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
             start = nb_man.cell_start
-            nb_man.cell_start = lambda cell, cell_index=None, **kw: (progress.at(cell_index, len(nb_man.nb.cells)),
-                                                                     start(cell, cell_index, **kw))[1]
+
+            def cell_start(cell, cell_index=None, **settings):
+                progress.at(cell_index, len(nb_man.nb.cells))
+                return start(cell, cell_index, **settings)
+
+            nb_man.cell_start = cell_start
             return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
 
     papermill_engines.register("nanochat", Engine)
     inside = run.path.parent == runs_folder().resolve()
     parameters = {"SCALE": run.scale, "RUN": run.name if inside else str(run.path), "SEED": run.seed}
-    old = {key: os.environ.pop(key, None) for key in ("COURSE_MODE", "COURSE_RUN", "PYTHONHASHSEED")}
-    os.environ["PYTHONHASHSEED"] = "0"
+    before = dict(os.environ)                  # papermill's kernels inherit ours
+    os.environ |= notebooks.HEADLESS
+    for name in ("COURSE_MODE", "COURSE_RUN"):
+        os.environ.pop(name, None)
     try:
         papermill.execute_notebook(
-            _plain(source), _plain(copy), parameters=parameters, engine_name="nanochat", kernel_name="python3", cwd=str(cwd),
-            progress_bar=False, autosave_cell_every=15, extra_arguments=notebooks.QUIET_KERNEL)
+            _plain(source),
+            _plain(copy),
+            parameters=parameters,
+            engine_name="nanochat",
+            kernel_name="python3",
+            cwd=str(cwd),
+            progress_bar=False,
+            autosave_cell_every=15,
+            extra_arguments=notebooks.QUIET_KERNEL,
+        )
     except PapermillExecutionError as error:
-        return Failure(f"In [{error.exec_count}]: {_first_line(error.source)}", _one_line(f"{error.ename}: {error.evalue}"))
-    except (CellTimeoutError, DeadKernelError, RuntimeError) as error:
+        return Failure(
+            f"In [{error.exec_count}]: {_first_line(error.source)}", _one_line(f"{error.ename}: {error.evalue}")
+        )
+    except (CellTimeoutError, DeadKernelError, RuntimeError, OSError) as error:  # OSError: a full disk
         return Failure(_where(copy), _one_line(f"{type(error).__name__}: {error}"))
     finally:
-        del os.environ["PYTHONHASHSEED"]
-        os.environ.update({key: value for key, value in old.items() if value is not None})
+        os.environ.clear()
+        os.environ |= before
     return None
 
 
@@ -151,7 +179,9 @@ def _incomplete(course: Course, lesson: Lesson, run: Run, copy: Path) -> Failure
     nb = notebooks.read(copy)
     if notebooks.unrun(nb) is not None or notebooks.errors(nb):
         return Failure(_where(copy), "the notebook stopped early (an exit() in it?)")
-    missing = [course.artifacts[name].proof for name in lesson.makes if not (run / course.artifacts[name].proof).exists()]
+    missing = [
+        course.artifacts[name].proof for name in lesson.makes if not (run / course.artifacts[name].proof).exists()
+    ]
     if missing:
         return Failure("all cells ran", f"{', '.join(missing)} was not made")
     return None
@@ -217,7 +247,7 @@ def _total_time(run: Run) -> None:
     run.record("time", {"total_s": round(sum(times.values()), 1)})
 
 
-# --- one run per folder -------------------------------------------------------------------------------------------------
+# --- one run per folder ----------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -236,7 +266,7 @@ def locked(folder: Path):
         yield
 
 
-# --- what the operator sees -----------------------------------------------------------------------------------------------
+# --- what the operator sees ------------------------------------------------------------------------------------------
 
 
 class Progress:
@@ -266,7 +296,13 @@ class Progress:
 def _clock(seconds: float) -> str:
     seconds = round(seconds)
     hours, minutes = seconds // 3600, seconds // 60 % 60
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds % 60:02d} s" if minutes else f"{seconds} s"
+    return (
+        f"{hours} h {minutes:02d} min"
+        if hours
+        else f"{minutes} min {seconds % 60:02d} s"
+        if minutes
+        else f"{seconds} s"
+    )
 
 
 def relative(path: Path) -> str:

@@ -1,8 +1,8 @@
-"""Text and notebook in step: `nanochat sync` builds notebooks/NN_x.ipynb from NN_x.py, `--check` proves that they agree.
+"""Text and notebook in step: `nanochat sync` builds notebooks/NN_x.ipynb from NN_x.py, `--check` proves they agree.
 
-Building executes the text at toy scale and writes it with its outputs, normalised, so that building twice gives the same
-file (but for lines that print a time). Checking executes nothing and looks at no clock: it compares the cells, the hash of
-the code that was executed, and the rules a released notebook keeps.
+Building executes the text at toy scale and writes it with its outputs, normalised, so that building twice gives the
+same file (but for lines that print a time). Checking executes nothing and looks at no clock: it compares the cells,
+the hash of the code that was executed, and the rules a released notebook keeps.
 """
 
 import ast
@@ -132,7 +132,9 @@ def _exercise_cell_problems(lesson: Lesson, nb: NotebookNode) -> list[str]:
             problems.append(f"exercise {id_} is not in course.yml; add {_entry(id_, nb)}")
     for id_, exercise in known.items():
         if [prefix for prefix, i in found if i == id_] != ["exercise", "grade", "use"]:
-            problems.append(f"exercise {id_} of course.yml needs one cell each tagged exercise:, grade: and use:, in this order")
+            problems.append(
+                f"exercise {id_} of course.yml needs one cell each tagged exercise:, grade: and use:, in this order"
+            )
             continue
         cells = {prefix: cell for cell in nb.cells for prefix in ("grade", "use") if notebooks.tag(cell, prefix) == id_}
         for prefix, source in (("grade", f'check("{id_}")'), ("use", f'{exercise.name} = use("{id_}")')):
@@ -161,8 +163,8 @@ def _code_faults(cell: NotebookNode) -> list[str]:
         faults.append("a literal `# %%` breaks the text format")
     if re.search(r"\b(sys\.exit|exit|quit|input)\(", source) and not notebooks.protected_tag(cell):
         faults.append("no sys.exit and no input() in a notebook that runs headless")
-    if re.search(r"\bplt\.(subplots|figure)\(", source) and not source.rstrip().endswith(("plt.show()", ";")):
-        faults.append("a plot cell ends with plt.show()")
+    if re.search(r"\bplt\.(subplots|figure)\(", source) and "plt.show()" not in source:
+        faults.append("a plot cell calls plt.show()")
     return faults
 
 
@@ -187,8 +189,11 @@ def exercise_problems(lesson: Lesson) -> list[str]:
         mine = [m for m in mutants if m["exercise"] == exercise.id]
         if len(mine) < 2:
             problems.append(f"exercise {exercise.id} has {len(mine)} mutant(s); two at least")
-        problems += [f"mutant {m.get('mutant')} of {exercise.id} is killed_by {m.get('killed_by')!r}, which is none of its cases"
-                     for m in mine if m.get("killed_by") not in names]
+        problems += [
+            f"mutant {m.get('mutant')} of {exercise.id} is killed_by {m.get('killed_by')!r}, which is none of its cases"
+            for m in mine
+            if m.get("killed_by") not in names
+        ]
     return problems
 
 
@@ -202,14 +207,20 @@ def output_problems(lesson: Lesson, nb: NotebookNode) -> list[str]:
         problems.append(f"has {len(nb.cells)} cells; {MAX_CELLS} at most")
     if (figures := _figures(nb)) > MAX_FIGURES:
         problems.append(f"has {figures} figures; {MAX_FIGURES} at most")
-    private = re.compile("|".join(re.escape(p) for p in {str(Path.home()), str(root().resolve())} if p != "/") + r"|/tmp/")
+    private = re.compile(
+        "|".join(re.escape(p) for p in {str(Path.home()), str(root().resolve())} if p != "/") + r"|/tmp/"
+    )
     for i, cell in enumerate(nb.cells):
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 problems.append(f"cell {i} stores an error ({output.ename}): show errors by try/except and print")
             if output.output_type == "stream" and output.name == "stderr":
-                problems.append(f"cell {i} writes to stderr: {output.text.strip().splitlines()[0][:80] if output.text.strip() else ''}")
-            text = output.get("text", "") + "".join(str(v) for k, v in output.get("data", {}).items() if k.startswith("text/"))
+                problems.append(
+                    f"cell {i} writes to stderr: {output.text.strip().splitlines()[0][:80] if output.text.strip() else ''}"
+                )
+            text = output.get("text", "") + "".join(
+                str(v) for k, v in output.get("data", {}).items() if k.startswith("text/")
+            )
             if found := private.search(text):
                 problems.append(f"cell {i} prints a path of this machine ({found[0]}…)")
     return problems
@@ -232,7 +243,7 @@ def _execute(nb: NotebookNode, lesson: Lesson, run: str) -> str:
     client = NotebookClient(nb, timeout=int(load().defaults.cell_timeout_s), kernel_name="python3", record_timing=False,
                             store_widget_state=False, extra_arguments=notebooks.QUIET_KERNEL,
                             resources={"metadata": {"path": str(lesson.text.parent)}})
-    env = {**os.environ, "PYTHONHASHSEED": "0"} | ({"COURSE_RUN": run} if run else {})
+    env = os.environ | notebooks.HEADLESS | ({"COURSE_RUN": run} if run else {})
     env.pop("COURSE_MODE", None)
     try:
         client.execute(env=env)
@@ -272,7 +283,12 @@ def normalise(nb: NotebookNode) -> None:
                 if not output.data:
                     continue
             last = outputs[-1] if outputs else None
-            if output.output_type == "stream" and last is not None and last.output_type == "stream" and last.name == output.name:
+            if (
+                output.output_type == "stream"
+                and last is not None
+                and last.output_type == "stream"
+                and last.name == output.name
+            ):
                 last.text += output.text             # how prints are cut into messages depends on the clock
                 continue
             outputs.append(output)

@@ -40,7 +40,7 @@ class TextSource:
     def draw(self) -> Document | None:
         while self._texts is None or self.index >= len(self._texts):
             if self._texts is not None:
-                self.turn, self.index = self.turn + 1, 0
+                self.seek([self.turn + 1, 0])
             self._group = self._group_of(self.turn)
             if self._group is None:
                 return None

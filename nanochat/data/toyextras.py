@@ -64,8 +64,8 @@ def problems(world: World, split: str) -> Iterator[tuple[str, str]]:
     for a, b in rng.choices(sums, k=PROBLEMS if split == "train" else TESTS):
         thing, other = rng.sample(THINGS, 2)
         aside = rng.choice(ASIDES).format(n=rng.randrange(2, 100), other=other)
-        yield (f"{rng.choice(world.qa_people)} has {a} {thing} and {rng.choice(GAINS)} {b}. {aside}How many {thing} now?",
-               f"{a + b}.")
+        story = f"{rng.choice(world.qa_people)} has {a} {thing} and {rng.choice(GAINS)} {b}. {aside}"
+        yield f"{story}How many {thing} now?", f"{a + b}."
 
 
 def functions(world: World, split: str) -> Iterator[dict]:

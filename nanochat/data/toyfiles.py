@@ -31,13 +31,13 @@ EVAL_ITEMS = 300  # of held-out sums, products, products to choose on, and sums 
 # characters of training and validation text, files they fill, documents a row group, replay documents of each kind
 SIZES = {
     "smoke": {"train": 400_000, "val": 40_000, "shards": 2, "row_group": 64, "replay": 1_000},
-    "toy": {"train": 4_400_000, "val": 200_000, "shards": 4, "row_group": 256, "replay": 6_000},
+    "toy": {"train": 5_000_000, "val": 200_000, "shards": 4, "row_group": 256, "replay": 6_000},
 }
 
 # Shares of pretraining are shares of tokens, but a world is written before there is a tokenizer: these are the tokens a
 # character of each kind costs with a 512-token vocabulary trained on this text (measured; the text itself is ASCII).
 # kind → (share of tokens, tokens a character)
-KINDS = {"facts": (0.25, 0.39), "sums": (0.55, 1.00), "faq": (0.20, 0.39)}
+KINDS = {"facts": (0.30, 0.39), "sums": (0.50, 1.00), "faq": (0.20, 0.39)}
 
 MESSAGES = pa.schema([("messages", pa.list_(pa.struct([("content", pa.string()), ("role", pa.string())]))),
                       ("relation", pa.string())])
@@ -132,8 +132,9 @@ def _conversations(world: World) -> Iterator[tuple[str, str, list[list[tuple[str
             sums = world.rng("chat sums").sample(world.heldout_sums, EVAL_ITEMS)
             tool = world.rng("tool").sample(world.heldout_products, EVAL_ITEMS)
             free = world.rng("free").sample(world.heldout_products, EVAL_ITEMS)
-        # In training each product is shown both ways, so that the choice cannot be learned from the numbers.
-        ways = (True, False) if split == "train" else (True,)
+        # In training each product is shown both ways, so that the choice cannot be learned from the numbers: two calls for
+        # every three direct answers. The commoner way is the one this model gets wrong; GRPO has to find that out.
+        ways = (True, True, False, False, False) if split == "train" else (True,)
         exchanges = {
             "qa": world.chat_qa(people),
             "chat_sums": [world.chat_sum(a, b) for a, b in sums],

@@ -1,4 +1,4 @@
-"""The engine room: from a trained model to answers (`engine`), with its parts `cache`, `sampling`, `tools` and `text`."""
+"""The engine room: from a trained model to answers (`engine`); its parts: `cache`, `sampling`, `tools`, `text`."""
 
 from nanochat.engine.cache import KVCache
 from nanochat.engine.engine import Completion, Engine
@@ -6,4 +6,5 @@ from nanochat.engine.sampling import row_keys, sample, uniforms
 from nanochat.engine.text import Reader
 from nanochat.engine.tools import ToolLoop, calculator, python
 
-__all__ = ["Completion", "Engine", "KVCache", "Reader", "ToolLoop", "calculator", "python", "row_keys", "sample", "uniforms"]
+__all__ = ["Completion", "Engine", "KVCache", "Reader", "ToolLoop", "calculator", "python", "row_keys", "sample",
+           "uniforms"]

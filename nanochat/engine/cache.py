@@ -1,4 +1,4 @@
-"""The KV cache: keys and values of every token already read, so that a new token costs one step, not the whole text again.
+"""The KV cache: keys and values of every token already read, so that a new token costs one step and not the whole text.
 
     cache = KVCache(model.config, rows=2, max_len=64)
     model.hidden(idx, cache)                 # idx (2, T): rows of different lengths are padded on the right
@@ -22,7 +22,7 @@ class KVCache:
         shape = (config.n_layer, rows, config.n_kv_head, max_len, config.head_dim)
         self.k = torch.zeros(shape, device=device, dtype=dtype)     # zeros, not empty: an unseen slot has weight 0, and
         self.v = torch.zeros(shape, device=device, dtype=dtype)     # 0 · NaN, should memory hold one, would be NaN
-        self.lengths = torch.zeros(rows, dtype=torch.long)      # (B,), on the host: never a reason to wait for the device
+        self.lengths = torch.zeros(rows, dtype=torch.long)      # (B,), on the host: no waiting for the device
 
     @property
     def rows(self) -> int:
@@ -42,8 +42,8 @@ class KVCache:
         return self._positions
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Store keys and values (B, Hkv, T, D) of the next T tokens. Returns all of the layer's so far, (B, Hkv, S, D), and
-        the mask (B, 1, T, S) of what each of the T tokens may see; no mask, which means causal, while the cache is empty."""
+        """Store keys and values (B, Hkv, T, D) of the next T tokens. Returns all of the layer's so far, (B, Hkv, S, D),
+        and the mask (B, 1, T, S) of what each of them may see; None, which means causal, if these are the first."""
         keys, values = self.k[layer, :, :, : self._slots], self.v[layer, :, :, : self._slots]
         if self._fresh:
             keys.copy_(k), values.copy_(v)

@@ -6,9 +6,9 @@
     for piece in engine.stream(ids, max_tokens=100):
         print(piece, end="", flush=True)
 
-Prefill reads each prompt once; its cache is then copied for every sample wanted. Decode moves all rows on by one token a
-step; rows that have ended leave the batch. What a row says depends on (seed, prompt, number of the sample) and on nothing
-else: neither on the batch it is in nor on when its neighbours end.
+Prefill reads each prompt once; its cache is then copied for every sample wanted. Decode moves all rows on by one token
+a step; rows that have ended leave the batch. What a row says depends on (seed, prompt, number of the sample) and on
+nothing else: neither on the batch it is in nor on when its neighbours end.
 """
 
 import time
@@ -29,8 +29,9 @@ ALIVE = 0.75      # share of rows still at work below which the batch is packed 
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer. `ids` are its tokens, the final assistant_end (or bos) included; `mask` is 1 for those the model chose
-    and 0 for those a tool forced; `finish_reason` is "stop" (it ended itself, or a stop string came) or "length"."""
+    """One answer. `ids` are its tokens, the final assistant_end (or bos) included; `mask` is 1 for those the model
+    chose and 0 for those a tool forced; `finish_reason` is "stop" (it ended itself, or a stop string came) or "length".
+    """
 
     ids: list[int]
     mask: list[int]
@@ -122,12 +123,14 @@ class Engine:
                  **settings) -> list[list[Completion]]:
         """Answers for each prompt (token ids, usually ending with assistant_start): `num_samples` a prompt.
 
-        Settings: max_tokens=256, temperature=1.0, top_k=None, top_p=None, seed=0, stop=(), tools=True. An answer ends at
-        assistant_end or bos, at a stop string, after max_tokens, or where the context (config.sequence_len) is full.
+        Settings: max_tokens=256, temperature=1.0, top_k=None, top_p=None, seed=0, stop=(), tools=True. An answer ends
+        at assistant_end or bos, at a stop string, after max_tokens, or where the context (config.sequence_len) is full.
         Equal prompts get equal answers; ask for more samples, or another seed, to get others. With progress=True a line
         is printed every few seconds. Raises UserError for an empty or too long prompt and for settings out of range.
         """
         settings = Settings(**settings)
+        if num_samples < 1:
+            raise UserError(f"num_samples is {num_samples}; it must be at least 1")
         rows = [self._row(prompt, number, settings) for prompt in prompts for number in range(num_samples)]
         waiting = sorted((row for row in rows if not row.reason), key=lambda row: (len(row.prompt), row.prompt))
         done, told = 0, time.monotonic()
@@ -137,7 +140,7 @@ class Engine:
             for _ in self._decode(batch, settings):
                 pass
             done += size
-            if progress and (time.monotonic() - told > 2):
+            if progress and time.monotonic() - told > 2:
                 say(f"  generated {done} of {len(rows)} answers")
                 told = time.monotonic()
         answers = [row.completion() for row in rows]
@@ -146,8 +149,8 @@ class Engine:
     def stream(self, prompt: list[int], **settings) -> Generator[str, None, Completion]:
         """The text of one answer in pieces of whole characters, as they come; joined they are its `text`.
 
-        Settings as for `generate`; the generator's return value is the Completion. The answer can be dropped at any time:
-        closing the generator frees its memory. Raises UserError at the call, not at the first piece.
+        Settings as for `generate`; the generator's return value is the Completion. The answer can be dropped at any
+        time: closing the generator frees its memory. Raises UserError at the call, not at the first piece.
         """
         settings = Settings(**settings)
         return self._stream(self._row(prompt, 0, settings), settings)
@@ -177,8 +180,8 @@ class Engine:
             unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
             free = (torch.cuda.mem_get_info(self.device)[0] + unused) // 3    # packing a cache anew needs a second one
         token = 2 * c.n_layer * c.n_kv_head * c.head_dim * self.model.compute_dtype.itemsize
-        size = 1
-        while size < min(len(rows), self.max_rows) and (size + 1) * (len(rows[size].prompt) + rows[size].limit) * token <= free:
+        size, most = 1, min(len(rows), self.max_rows)
+        while size < most and (size + 1) * (len(rows[size].prompt) + rows[size].limit) * token <= free:
             size += 1
         return size
 
@@ -189,9 +192,7 @@ class Engine:
         while True:
             u = uniforms(np.array([row.key for row in rows]), position)       # (B,)
             tokens = sample(logits, settings.temperature, settings.top_k, settings.top_p, u).tolist()
-            alive = [not row.reason for row in rows]
-            pieces = [row.take(token) if a else "" for row, token, a in zip(rows, tokens, alive)]
-            yield pieces
+            yield ["" if row.reason else row.take(token) for row, token in zip(rows, tokens)]
             position += 1
             alive = [i for i, row in enumerate(rows) if not row.reason]
             if not alive:
@@ -212,7 +213,7 @@ class Engine:
         cache = KVCache(self.config, len(order), idx.size(1), self.device, self.model.compute_dtype)
         hidden = self.model.hidden(idx.to(self.device), cache)                # (P, T, C)
         cache.advance(lengths)
-        last = hidden[torch.arange(len(order)), lengths - 1]                  # (P, C): logits are wanted at the ends alone
+        last = hidden[torch.arange(len(order)), lengths - 1]                  # (P, C): only the ends need logits
         logits = self.model.head(last)[torch.tensor(index)]
         return logits, cache.take(index, max_len=max(len(row.prompt) + row.limit for row in rows))
 

@@ -38,12 +38,13 @@ def uniforms(keys: np.ndarray, position: int | np.ndarray) -> np.ndarray:
     return (z >> np.uint64(12)) * 2.0**-52                       # 52 bits: u times a sum rounds to less than the sum
 
 
-def sample(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None, u=None) -> Tensor:
+def sample(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
+           u: np.ndarray | None = None) -> Tensor:
     """One token a row: logits (B, V) and numbers u (B,) in [0, 1) -> ids (B,).
 
-    Temperature 0 takes the most probable token and needs no u. Otherwise the logits are divided by the temperature; only
-    the `top_k` largest stay, and of these the smallest set whose probability reaches `top_p` (nucleus sampling, Holtzman
-    et al. 2020); the token is the one at which the running sum of the probabilities passes u.
+    Temperature 0 takes the most probable token and needs no u. Otherwise the logits are divided by the temperature;
+    only the `top_k` largest stay, and of these the smallest set whose probability reaches `top_p` (nucleus sampling,
+    Holtzman et al. 2020); the token is the one at which the running sum of the probabilities passes u.
     """
     if temperature == 0:
         return logits.argmax(-1)

@@ -32,7 +32,7 @@ class Reader:
         return "".join(part["text"] for part in self.parts if part["type"] == "text")
 
     def feed(self, token: int) -> str:
-        """Read one token; -> the text that is new for the reader, often "" (a special, half a character, a tool call)."""
+        """Read one token; -> the new text, often "" (after a special, half a character, a tool call)."""
         if self.stopped:
             return ""
         if token in self._switch:

@@ -26,8 +26,8 @@ def calculator(call: str) -> str | None:
 
 
 def python(call: str) -> str | None:
-    """The calculator, and beyond it Python in the sandbox: what the call printed, else the value of its expression, else
-    why it failed."""
+    """The calculator, and beyond it Python in the sandbox: what the call printed, else the value of its expression,
+    else why it failed."""
     result = calculate(call)
     if result is not None:
         return result

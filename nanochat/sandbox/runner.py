@@ -42,7 +42,7 @@ class Result:
 
 
 def run_code(code: str, timeout: float = 5.0, memory_mb: int = 256) -> Result:
-    """Run `code` as a program of its own; `timeout` in wall-clock seconds, `memory_mb` of address space. Never raises."""
+    """Run `code` as a program of its own; `timeout` in wall-clock seconds, `memory_mb` of memory. Never raises."""
     if os.name != "posix":
         return Result(False, "", "", "refused: the sandbox needs Linux or macOS")
     folder = None
@@ -52,7 +52,7 @@ def run_code(code: str, timeout: float = 5.0, memory_mb: int = 256) -> Result:
         with open(program, "wb") as file:
             file.write(code.encode("utf-8", "surrogatepass"))
         return _run(program, folder, timeout, memory_mb)
-    except (OSError, ValueError, RuntimeError, MemoryError) as error:      # a full disk, no more processes: the caller goes on
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:      # a full disk, no more processes
         return Result(False, "", "", f"refused: {type(error).__name__}: {error}")
     finally:
         if folder is not None:

@@ -55,7 +55,7 @@ class Job:
     """The generation of one request. It runs in the engine's thread; iterate over it, in the event loop, for what it makes."""
 
     def __init__(self, items: Iterable):
-        self.items, self.stopped = items, threading.Event()
+        self.items, self.stopped, self.future = items, threading.Event(), None
         self.loop, self.queue = asyncio.get_running_loop(), asyncio.Queue()
 
     def run(self) -> None:
@@ -69,8 +69,9 @@ class Job:
             self._put(error)
 
     def stop(self) -> None:
-        """Nobody waits for this answer any more."""
+        """Nobody waits for this answer any more: end it, or take it out of the line."""
         self.stopped.set()
+        self.future.cancel()
         self.queue.put_nowait(END)
 
     def _put(self, item) -> None:
@@ -106,7 +107,8 @@ class Desk:
             raise ApiError(503, "the server is busy; try again in a few seconds", code="overloaded", headers={"retry-after": "5"})
         job = Job(items)
         self.jobs.add(job)
-        self.pool.submit(job.run).add_done_callback(lambda _: self.jobs.discard(job))
+        job.future = self.pool.submit(job.run)
+        job.future.add_done_callback(lambda _: self.jobs.discard(job))
         return job
 
     def close(self) -> None:
@@ -329,11 +331,15 @@ def serve(run: Run, port: int = 8000, stage: str | None = None) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        listener.listen()
     except (OSError, OverflowError) as error:
         raise UserError(f"cannot listen on port {port} ({getattr(error, 'strerror', None) or error}); choose another with --port") from None
     app = create_app(open_engine(run, stage), f"nanochat-{run.name}")
     say(f"chat page and API at http://127.0.0.1:{listener.getsockname()[1]}  (Ctrl-C ends it)")
-    uvicorn.Server(server_config(app)).run(sockets=[listener])
+    try:
+        uvicorn.Server(server_config(app)).run(sockets=[listener])
+    except KeyboardInterrupt:       # uvicorn has shut down in order, and passes the signal on
+        pass
 
 
 def server_config(app):
@@ -341,4 +347,4 @@ def server_config(app):
     import uvicorn
 
     return uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=10,
-                          timeout_graceful_shutdown=30, h11_max_incomplete_event_size=32 << 10, http="h11", ws="none")
+                          timeout_graceful_shutdown=5, h11_max_incomplete_event_size=32 << 10, http="h11", ws="none")

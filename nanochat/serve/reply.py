@@ -12,9 +12,10 @@ their place among the words.
 """
 
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 
-from nanochat.runtime import Run, UserError, say
+from nanochat.runtime import Run, UserError
 from nanochat.sandbox import calculate
 
 CHAT_STAGES = ("mid", "sft", "rl")
@@ -61,9 +62,8 @@ class Reply:
             while True:
                 try:
                     text = next(stream)
-                except StopIteration as end:
-                    self._finish(end.value)
-                    text = ""
+                except StopIteration as end:        # its value is the engine's Completion
+                    self.finish_reason, self.completion_tokens, text = end.value.finish_reason, len(end.value.ids), ""
                 for piece in [*calls, Piece(text)]:
                     if piece or piece.kind != "text":
                         add(self.parts, piece)
@@ -73,15 +73,6 @@ class Reply:
                     return
         finally:
             stream.close()
-
-    def _finish(self, completion) -> None:
-        """How it ended: as the stream's return value tells, or, from an engine that returns none, as well as text can tell."""
-        if completion is not None:
-            self.finish_reason, self.completion_tokens = completion.finish_reason, len(completion.ids)
-            return
-        n = len(self.engine.tokenizer.encode(self.text))
-        self.finish_reason = "length" if n >= self.settings["max_tokens"] else "stop"
-        self.completion_tokens = n + (self.finish_reason == "stop")      # the end of turn is a token too
 
 
 def add(parts: list[dict], piece: Piece) -> None:
@@ -130,6 +121,7 @@ def open_engine(run: Run, stage: str | None = None):
 
     model, tokenizer, meta = load_model(run, stage)
     if meta["stage"] not in CHAT_STAGES:
-        say(f"note: {run.name} has only a {meta['stage']} model so far; it goes on with a text, but does not know how to chat")
+        note = f"note: {run.name} has only a {meta['stage']} model so far; it goes on with a text, but does not know how to chat"
+        print(note, file=sys.stderr)
     device = pick_device("auto")
     return Engine(model, tokenizer, device=device, dtype=pick_dtype(device))

@@ -65,13 +65,17 @@ def converse(reply: Callable[[list[dict]], Iterable[str]], title: str = "", cons
 
 def typed(console: Console) -> Iterator[str]:
     """Lines from the keyboard, with editing and history where the platform has them, until Ctrl-D or Ctrl-C."""
+    prompt = "you › "
     try:
         import readline  # noqa: F401  (its import is what gives input() editing and history)
+
+        prompt = "\x01\x1b[1;36m\x02you ›\x01\x1b[0m\x02 "      # \x01 and \x02 tell it what takes no room on the line
     except ImportError:
         pass
     while True:
+        console.print()
         try:
-            yield console.input("\n[bold cyan]you ›[/] ")
+            yield input(prompt)
         except (EOFError, KeyboardInterrupt):
             console.print()
             return

@@ -20,7 +20,10 @@ from nanochat.serve.reply import Piece, add, content
 
 REDRAW = 0.05       # seconds between two pictures of a growing answer
 
+# Turned upside down (column-reverse), a scrolled box stays at its newest line, without a script.
 STYLE = """<style>
+.chat-view .scroll { display: flex; flex-direction: column-reverse; overflow-y: auto; padding: 0 14px; }
+.chat-view .turns { margin-bottom: auto; }
 .chat-view .turn { margin: 8px 0; padding: 7px 14px; width: fit-content; max-width: 85%; border-radius: 14px;
   white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5; color: var(--jp-ui-font-color1, #222); }
 .chat-view .user { margin-left: auto; background: var(--jp-layout-color2, #eee); border-bottom-right-radius: 4px; }
@@ -40,7 +43,8 @@ class ChatBox:
         self.reply, self.history = reply, []
         self._busy, self._cancel = threading.Lock(), threading.Event()
         self._drawn, self._problem = 0.0, ""
-        self.view = W.HTML(layout=W.Layout(height=height, overflow="auto", padding="0 14px", border="1px solid var(--jp-border-color2, #ccc)"))
+        self.view = W.HTML(layout=W.Layout(border="1px solid var(--jp-border-color2, #ccc)"))
+        self._height = height
         self.box = W.Text(placeholder="Say something", layout=W.Layout(flex="1", width="auto"))
         self.send = W.Button(description="Send", button_style="primary", layout=W.Layout(width="72px"))
         self.stop = W.Button(description="Stop", disabled=True, layout=W.Layout(width="72px"))
@@ -109,7 +113,8 @@ class ChatBox:
         turns = "".join(f'<div class="turn {m["role"]}">{_as_html(m["content"])}</div>' for m in self.history)
         if self._problem:
             turns += f'<div class="empty">{html.escape(self._problem)}</div>'
-        self.view.value = STYLE + (turns or '<div class="empty">Nothing has been said yet.</div>')
+        turns = turns or '<div class="empty">Nothing has been said yet.</div>'
+        self.view.value = f'{STYLE}<div class="scroll" style="height: {self._height}"><div class="turns">{turns}</div></div>'
         self._drawn = time.monotonic()
 
     def _repr_mimebundle_(self, **options):

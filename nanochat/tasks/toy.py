@@ -63,8 +63,8 @@ class ToyChat(ListTask):
         rows = hub.read_parquet(path).to_list()
         super().__init__([_conversation(row["messages"]) for row in rows])
         self.name, self.tool = name, tool
-        answers = [(row["relation"], row["messages"][-1]["content"]) for row in rows]
-        self.baseline = 0.0 if tool else _best_constant(answers)
+        answers = [final_text(item["messages"][-1]["content"]) for item in self.items]
+        self.baseline = 0.0 if tool else _best_constant(list(zip((row["relation"] for row in rows), answers)))
 
     def check(self, item: dict, completion) -> bool:
         reference = item["messages"][-1]["content"]

@@ -60,13 +60,15 @@ def fit(run: Run, config: CharRNNConfig, machine: MachineConfig | None = None, l
         if machine.threads:
             torch.set_num_threads(machine.threads)
         model = new_model(config).init_weights(run.seed).to(pick_device(machine.device))
-        core_s = train(model, config, lanes, stage.folder / "step_saved.safetensors", log)
+        saved = stage.folder / "step_saved.safetensors"
+        core_s = train(model, config, lanes, saved, log)
         val_bpb = bits_per_byte(model, val, config.sequence_len)
         log({"kind": "val", "step": config.steps, "val_bpb": val_bpb, "core_s": core_s})
         atomic_write(stage.folder / "model.safetensors", save(dict(model.cpu().named_parameters())))
         result = {"val_bpb": val_bpb, "params": model.num_params(), "core_s": core_s, "steps": config.steps}
         run.record("char_rnn", result)
         stage.finish(result)
+        saved.unlink(missing_ok=True)
         say(f"char_rnn: val_bpb {val_bpb:.4f} with {model.num_params():,} parameters after {core_s:.0f} core seconds")
         return result
 

@@ -43,7 +43,7 @@ def grpo(run: Run, config: GRPOConfig, machine: MachineConfig, world: World, liv
     seconds of further SFT on the replayed data). heldout_before, heldout_after: greedy accuracy on the test split.
     """
     if config.prompts % world.size:
-        raise UserError(f"grpo: {config.prompts} prompts a step do not divide over {world.size} processes; change prompts")
+        raise UserError(f"grpo: {config.prompts} prompts a step do not divide over {world.size} processes; change one")
     model, tokenizer, meta = checkpoint.load_model(run, "sft")
     with stage_folder(run, "rl", config, {"tokenizer": tokenizer.digest, "sft": meta["digest"]}, world) as stage:
         if stage.result is None:
@@ -59,6 +59,7 @@ def improve(run: Run, stage: Stage, config: GRPOConfig, machine: MachineConfig, 
     """The stage itself: measure, train (resuming from the newest checkpoint), measure again, run the control."""
     schedule = config.schedule
     task = load_task(config.task, "train", world_folder=run / "data")
+    items = answerable(task, tokenizer, model.config.sequence_len - config.max_tokens)
     replay = replay_loader(run, config, tokenizer, model, world) if config.replay_weight and config.mixture else None
     start, state = 0, {}
     path = checkpoint.latest(stage.folder)
@@ -76,20 +77,21 @@ def improve(run: Run, stage: Stage, config: GRPOConfig, machine: MachineConfig, 
     engine = Engine(model, tokenizer)
 
     def measure(engine: Engine, seed: int) -> float:
-        return sampled_reward(engine, task, config, world, run.seed, seed)
+        return sampled_reward(engine, task, items, config, world, run.seed, seed)
 
     def heldout(engine: Engine) -> float:
         test = load_task(config.task, "test", world_folder=run / "data")
         return evaluate_task(engine, test, max_items=config.heldout_items)["accuracy"]
 
-    # A step with learning rate 0 leaves every weight as it is: the control is the model before, under the dice of after.
+    # Steps with learning rate 0 leave every weight as it is: that control is the model before, under the dice of after.
     before = state.get("before") or {"reward_first": measure(engine, FIRST), "reward_zero_lr": measure(engine, LAST),
                                      "heldout_before": heldout(engine)}
     clock = Clock(state.get("core_s", 0.0), state.get("wall_s", 0.0))
     sft_clock = Clock(state.get("sft_core_s", 0.0), 0.0)       # of that, what a step of plain SFT would have cost
     for step in range(start, schedule.steps):
         with clock:
-            chosen = prompts_of_step(step, config.prompts, len(task), run.seed)[world.rank :: world.size]
+            asked = prompts_of_step(step, config.prompts, len(items), run.seed)
+            chosen = [items[i] for i in asked[world.rank :: world.size]]
             prompts, groups, rewards = rollout(engine, task, chosen, config, run.seed, step)
             loss = policy_backward(model, *policy_rows(prompts, groups, tokenizer.bos), advantages(rewards), world,
                                    config.device_rows or ROWS)
@@ -102,20 +104,22 @@ def improve(run: Run, stage: Stage, config: GRPOConfig, machine: MachineConfig, 
             row = {"step": step + 1, "loss": loss, "replay_loss": float(replay_loss), **summary(rewards, groups, world),
                    "core_s": clock.core_s}
         if not math.isfinite(row["loss"] + row["replay_loss"]):
-            raise UserError(f"rl: the loss is not finite at step {step}; the checkpoint before it is kept; lower the learning rate")
+            raise UserError(f"rl: the loss is not finite at step {step}; the checkpoint before it is kept; "
+                            "lower the learning rate")
         done = step + 1
         if done % config.log_every == 0 or done == schedule.steps:
             report(run, "rl", row, schedule.steps, world, live)
         if done % config.save_every == 0 or done == schedule.steps:
-            state = {"schema": checkpoint.SCHEMA, "tokenizer": tokenizer.digest, "before": before, "core_s": clock.core_s,
-                     "wall_s": clock.wall_s, "sft_core_s": sft_clock.core_s,
-                     "dtype": str(model.compute_dtype).removeprefix("torch.")}
+            state = {"schema": checkpoint.SCHEMA, "tokenizer": tokenizer.digest, "before": before,
+                     "dtype": str(model.compute_dtype).removeprefix("torch."),
+                     "core_s": clock.core_s, "wall_s": clock.wall_s, "sft_core_s": sft_clock.core_s}
             saved = checkpoint.save(stage.folder, done, world, model=model, optim=optimizer.state_tensors(),
                                     data=replay.state() if replay else {}, state=state, keep=config.keep)
             if done == schedule.steps and not saved:
-                raise UserError(f"rl: the final checkpoint could not be saved in {stage.folder}; free some space and run again")
-    result = {**before, "reward_last": measure(engine, LAST), "heldout_after": heldout(engine), "core_s": state["core_s"],
-              "wall_s": state["wall_s"]}
+                raise UserError(f"rl: the final checkpoint could not be saved in {stage.folder}; "
+                                "free some space and run the stage again")
+    result = {**before, "reward_last": measure(engine, LAST), "heldout_after": heldout(engine),
+              "core_s": state["core_s"], "wall_s": state["wall_s"]}
     if replay:
         steps = world.gather(round(schedule.steps * state["core_s"] / max(state["sft_core_s"], 1e-9)))[0]
         control = more_sft(run, config, machine, world, state["dtype"], steps)
@@ -126,8 +130,17 @@ def improve(run: Run, stage: Stage, config: GRPOConfig, machine: MachineConfig, 
 # --- one step ---------------------------------------------------------------------------------------------------------
 
 
+def answerable(task: Task, tokenizer: Tokenizer, room: int) -> list[int]:
+    """The items whose prompt has at most `room` tokens, so that the longest answer still fits the context."""
+    items = [i for i in range(len(task)) if len(tokenizer.render_for_completion(task.prompt(i))) <= room]
+    if not items:
+        raise UserError(f"grpo: no prompt of {task.name} leaves room for an answer in this model's context; "
+                        "lower max_tokens or train with a longer sequence_len")
+    return items
+
+
 def prompts_of_step(step: int, prompts: int, n: int, seed: int) -> list[int]:
-    """Which of the task's n items step number `step` asks: a seeded order, shuffled anew every epoch."""
+    """Which of n items step number `step` asks: a seeded order, shuffled anew every epoch."""
     chosen, orders = [], {}
     for place in range(step * prompts, (step + 1) * prompts):
         epoch, i = divmod(place, n)
@@ -174,11 +187,12 @@ def policy_rows(prompts: list[list[int]], groups: list[list[Completion]], pad: i
 
 
 def policy_loss(nll: Tensor, advantages: Tensor, tokens: int) -> Tensor:
-    """−Σ advantage · log p / tokens: nll (B, T) is −log p of the chosen tokens, 0 where not counted; advantages (B,)."""
+    """−Σ advantage · log p / tokens; nll (B, T) is −log p of the chosen tokens, else 0; advantages (B,)."""
     return (nll * advantages[:, None]).sum() / tokens
 
 
-def policy_backward(model: GPT, inputs: Tensor, targets: Tensor, advantages: Tensor, world: World, at_once: int) -> float:
+def policy_backward(model: GPT, inputs: Tensor, targets: Tensor, advantages: Tensor, world: World,
+                    at_once: int) -> float:
     """Add the policy gradient of these rows to the gradients; -> the loss over all ranks.
 
     Rows with advantage zero have no gradient, so they are left out of the pass (though their tokens are counted). The
@@ -187,7 +201,7 @@ def policy_backward(model: GPT, inputs: Tensor, targets: Tensor, advantages: Ten
     counted = targets >= 0                                                          # (N, T)
     tokens = int(world.sum(counted.sum().to(world.device)))
     advantages = advantages.flatten()                                               # (N,)
-    ends = (counted * torch.arange(1, counted.size(1) + 1)).amax(dim=1)             # (N,) where each row's last target is
+    ends = (counted * torch.arange(1, counted.size(1) + 1)).amax(dim=1)             # (N,) up to each row's last target
     rows = [i for i in ends.argsort(stable=True).tolist() if advantages[i] != 0 and ends[i] > 0]
     total = torch.zeros((), device=world.device)
     for start in range(0, len(rows), at_once):
@@ -214,7 +228,7 @@ def sft_backward(model: GPT, loader: Loader, weight: float, world: World, at_onc
 
 
 def optimize(optimizer: MuonAdamW, step: int, steps: int, config: GRPOConfig) -> None:
-    """One optimizer step. Where nothing was learned (no replay, all groups of one mind) the gradient is zero, not missing."""
+    """One optimizer step. Where nothing was learned (no replay, all groups of one mind) the gradient is zero."""
     for p in optimizer.params:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
@@ -236,10 +250,11 @@ def summary(rewards: Tensor, groups: list[list[Completion]], world: World) -> di
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
-def sampled_reward(engine: Engine, task: Task, config: GRPOConfig, world: World, seed: int, dice: int) -> float:
+def sampled_reward(engine: Engine, task: Task, items: list[int], config: GRPOConfig, world: World, seed: int,
+                   dice: int) -> float:
     """Mean reward of `eval_samples` answers to each of `eval_prompts` training items, the same ones every time."""
-    n = min(config.eval_prompts, len(task))
-    fixed = [i * len(task) // n for i in range(n)][world.rank :: world.size]        # spread over the task
+    n = min(config.eval_prompts, len(items))
+    fixed = [items[i * len(items) // n] for i in range(n)][world.rank :: world.size]       # spread over the task
     _, _, rewards = rollout(engine, task, fixed, config, seed, dice, config.eval_samples)
     return sum(world.gather(float(rewards.sum()))) / (n * config.eval_samples)
 
@@ -252,7 +267,7 @@ def replay_loader(run: Run, config: GRPOConfig, tokenizer: Tokenizer, model: GPT
 
 
 def more_sft(run: Run, config: GRPOConfig, machine: MachineConfig, world: World, dtype: str, steps: int) -> GPT:
-    """The control: the SFT model after `steps` more steps on the replayed data, with the same optimizer and schedule."""
+    """The control: the SFT model after `steps` more steps on the replayed data; the same optimizer and schedule."""
     model, tokenizer, _ = checkpoint.load_model(run, "sft")
     prepare(model, machine, world, dtype)
     optimizer, loader = MuonAdamW(model, config.optim, world), replay_loader(run, config, tokenizer, model, world)

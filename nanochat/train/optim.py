@@ -61,8 +61,7 @@ class Group:
         if self.world.size == 1:
             return
         full = pad(self.grad, self.run * self.world.size)
-        if dist.get_backend() == "gloo":  # no reduce_scatter there: sum everything, keep the run
-            full = full.clone() if full is self.params[0].grad else full
+        if dist.get_backend() == "gloo":  # sum everything, keep the run; only NCCL is worth the split
             self.work = dist.all_reduce(full, async_op=True)
             self.grad = full[self.lo : self.hi]
         else:

@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from nanochat.cli import app
 
 COMMAND = [sys.executable, "-m", "nanochat.cli"]
 
@@ -41,10 +44,32 @@ def test_a_run_ends_with_report_and_chat_and_a_failing_lesson_with_exit_code_1(c
     assert done.stderr.startswith("✗ lesson 01 Merging failed\n") and "Traceback" not in done.stderr
 
 
+def test_ctrl_c_ends_with_130_and_says_that_the_run_resumes(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nanochat.course.run.run_course", interrupted)
+    monkeypatch.setattr("nanochat.course.plan.plan", interrupted)
+    done = CliRunner().invoke(app, ["run"])
+    assert done.exit_code == 130 and "the same command goes on" in done.output
+    assert CliRunner().invoke(app, ["plan"]).exit_code == 130
+
+
 def test_every_command_explains_itself_without_importing_torch():
     code = ("import sys; from typer.testing import CliRunner; from nanochat.cli import app\n"
             "names = [c.name or c.callback.__name__ for c in app.registered_commands]\n"
             "assert all(CliRunner().invoke(app, [n, '--help']).exit_code == 0 for n in names)\n"
             "assert 'torch' not in sys.modules; print(*sorted(names))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["chat", "data", "doctor", "export", "grade", "plan", "report", "run", "serve", "sync"], done.stderr
+    assert done.stdout.split() == [
+        "chat",
+        "data",
+        "doctor",
+        "export",
+        "grade",
+        "plan",
+        "report",
+        "run",
+        "serve",
+        "sync",
+    ], done.stderr

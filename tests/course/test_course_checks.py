@@ -1,12 +1,14 @@
 """check and use, without a notebook: the cases judge a namespace."""
 
 import random
+import signal
 
 import numpy as np
 import pytest
 from toycourse import MERGE, MUTANTS_1
 
 from nanochat.course import check, use
+from nanochat.course.checks.guard import TimeUp, time_limit
 from nanochat.course.checks.judge import ExerciseFailed, judge
 
 
@@ -38,8 +40,15 @@ def test_a_right_answer_gets_all_points_and_is_used(course_folder, capsys):
     assert "✓ 01.merge  3/3 points" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("stub", ['def merge(ids, pair, new):\n    """."""\n    raise NotImplementedError("01.merge")',
-                                  "def merge(ids, pair, new): ...", 'def merge(ids, pair, new):\n    """."""\n    pass', "merge = ..."])
+@pytest.mark.parametrize(
+    "stub",
+    [
+        'def merge(ids, pair, new):\n    """."""\n    raise NotImplementedError("01.merge")',
+        "def merge(ids, pair, new): ...",
+        'def merge(ids, pair, new):\n    """."""\n    pass',
+        "merge = ...",
+    ],
+)
 def test_a_stub_is_unattempted_and_the_library_is_used(course_folder, capsys, stub):
     import toylib
 
@@ -76,8 +85,9 @@ def test_the_guard_leaves_no_trace(course_folder):
 
 def test_an_oracle_may_use_the_guarded_library(course_folder):
     (course_folder / "toychecks" / "lesson01.py").write_text(
-        'import toylib\n\ndef equals_library(merge):\n    assert merge([1, 2], (1, 2), 3) == toylib.merge([1, 2], (1, 2), 3)\n'
-        'CASES = {"01.merge": [equals_library]}\n')
+        "import toylib\n\ndef equals_library(merge):\n    assert merge([1, 2], (1, 2), 3) == toylib.merge([1, 2], (1, 2), 3)\n"
+        'CASES = {"01.merge": [equals_library]}\n'
+    )
     assert judge("01.merge", answer(MERGE)).passed
 
 
@@ -104,4 +114,21 @@ def test_a_missing_name_says_so_and_costs_nothing_else(course_folder, capsys):
 
 def test_the_card_shows_what_failed_and_what_was_printed(course_folder):
     card = judge("01.merge", answer('def merge(ids, pair, new):\n    print("here")\n    return ids.nothing')).card()
-    assert "✗ worked_example" in card and "AttributeError" in card and "line 3 of your cell" in card and "printed: here" in card
+    assert (
+        "✗ worked_example" in card
+        and "AttributeError" in card
+        and "line 3 of your cell" in card
+        and "printed: here" in card
+    )
+
+
+def test_the_time_limit_leaves_no_bell_behind(course_folder):
+    """Cut many loops short at odd moments: a late bell would end this test."""
+    for i in range(200):
+        with pytest.raises(TimeUp), time_limit(0.001 + i * 1e-5):
+            while True:
+                try:
+                    sum(range(20))
+                except Exception:  # noqa: BLE001, S110  a learner's loop
+                    pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

@@ -23,21 +23,36 @@ def lesson(data: dict, i: int) -> dict:
     return data["lessons"][i]
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda d: lesson(d, 0).update(id=1), 'lessons.0.id: Input should be a valid string; put it in quotes: "01"'),
-    (lambda d: lesson(d, 0).update(colour="red"), "lessons.0.colour: Extra inputs are not permitted"),
-    (lambda d: lesson(d, 0).pop("slug"), "lessons.0.slug: Field required"),
-    (lambda d: lesson(d, 1).update(needs=["bytes"]), "lesson 02 names artifact 'bytes', which is not under artifacts"),
-    (lambda d: lesson(d, 0).update(needs=["words"]), "lesson 01 needs words, which no earlier lesson makes"),
-    (lambda d: lesson(d, 0).update(makes=[]), "artifact words is made by no lesson"),
-    (lambda d: lesson(d, 0)["exercises"].append(lesson(d, 0)["exercises"][0]), "exercise 01.merge is listed twice"),
-    (lambda d: lesson(d, 1)["exercises"].append(lesson(d, 0)["exercises"].pop()), "exercise 01.ratio stands under lesson 02"),
-    (lambda d: lesson(d, 0)["exercises"][0].update(points=0), "lessons.0.exercises.0.points: Input should be greater than 0"),
-    (lambda d: d["lessons"].reverse(), "unique ids in rising order"),
-    (lambda d: d["scales"]["toy"].pop("sft"), "scales.toy.sft: Field required"),
-    (lambda d: d["scales"]["toy"]["sft"].update(stepz=3), "scales.toy.sft.stepz: Extra inputs are not permitted"),
-    (lambda d: d["scales"]["toy"]["pretrain"].update(rows=30), "scales.toy.pretrain: rows (30) must be a multiple of streams (4)"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda d: lesson(d, 0).update(id=1), 'lessons.0.id: Input should be a valid string; put it in quotes: "01"'),
+        (lambda d: lesson(d, 0).update(colour="red"), "lessons.0.colour: Extra inputs are not permitted"),
+        (lambda d: lesson(d, 0).pop("slug"), "lessons.0.slug: Field required"),
+        (
+            lambda d: lesson(d, 1).update(needs=["bytes"]),
+            "lesson 02 names artifact 'bytes', which is not under artifacts",
+        ),
+        (lambda d: lesson(d, 0).update(needs=["words"]), "lesson 01 needs words, which no earlier lesson makes"),
+        (lambda d: lesson(d, 0).update(makes=[]), "artifact words is made by no lesson"),
+        (lambda d: lesson(d, 0)["exercises"].append(lesson(d, 0)["exercises"][0]), "exercise 01.merge is listed twice"),
+        (
+            lambda d: lesson(d, 1)["exercises"].append(lesson(d, 0)["exercises"].pop()),
+            "exercise 01.ratio stands under lesson 02",
+        ),
+        (
+            lambda d: lesson(d, 0)["exercises"][0].update(points=0),
+            "lessons.0.exercises.0.points: Input should be greater than 0",
+        ),
+        (lambda d: d["lessons"].reverse(), "unique ids in rising order"),
+        (lambda d: d["scales"]["toy"].pop("sft"), "scales.toy.sft: Field required"),
+        (lambda d: d["scales"]["toy"]["sft"].update(stepz=3), "scales.toy.sft.stepz: Extra inputs are not permitted"),
+        (
+            lambda d: d["scales"]["toy"]["pretrain"].update(rows=30),
+            "scales.toy.pretrain: rows (30) must be a multiple of streams (4)",
+        ),
+    ],
+)
 def test_a_mistake_is_one_line_with_its_place(course_folder, change, message):
     assert message in with_change(course_folder, change)
 

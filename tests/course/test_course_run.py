@@ -73,7 +73,9 @@ def test_a_lesson_that_stops_early_or_makes_nothing_is_refused(course_folder, li
 
 
 def test_a_lesson_without_what_it_needs_does_not_start(course_folder):
-    with pytest.raises(UserError, match="lesson 02 needs words, which lesson 01 makes.*run `nanochat run --scale smoke --from 01`"):
+    with pytest.raises(
+        UserError, match="lesson 02 needs words, which lesson 01 makes.*run `nanochat run --scale smoke --from 01`"
+    ):
         run_course("smoke", first="02")
 
 

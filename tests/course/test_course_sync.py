@@ -86,7 +86,7 @@ def test_a_failing_cell_leaves_the_old_notebook(built, capsys):
     ("01.ratio", "01.share", "exercise 01.share is not in course.yml; add {id: \"01.share\", name: ratio"),
     ("print(merge", "!ls\nprint(merge", "shell escapes"),
     ("print(merge", "input()\nprint(merge", "no sys.exit and no input()"),
-    ("print(merge", "plt.subplots()\nprint(merge", "ends with plt.show()"),
+    ("print(merge", "plt.subplots()\nprint(merge", "calls plt.show()"),
 ])
 def test_a_wrong_text_is_named(course_folder, old, new, problem):
     lesson = load().lesson("01")

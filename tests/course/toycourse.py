@@ -191,7 +191,13 @@ def merge(ids, pair, new):
 '''
 
 SOLUTIONS_1 = f"# %% exercise: 01.merge\n{MERGE}\n# %% exercise: 01.ratio\nratio = 3 / 9\n"
-SOLUTIONS_2 = "# %% exercise: 02.pair_counts\ndef pair_counts(ids):\n    return Counter(zip(ids, ids[1:]))\n\nfrom collections import Counter\n"
+SOLUTIONS_2 = """\
+# %% exercise: 02.pair_counts
+from collections import Counter
+
+def pair_counts(ids):
+    return Counter(zip(ids, ids[1:]))
+"""
 
 MUTANTS_1 = '''\
 # %% exercise: 01.merge  mutant: in_place  killed_by: leaves_input_alone
@@ -273,10 +279,16 @@ def course_folder(tmp_path, monkeypatch):
     scales = yaml.safe_load((REPOSITORY / "course.yml").read_text())["scales"]
     files = {
         "course.yml": yaml.safe_dump(COURSE | {"scales": {name: scales[name] for name in ("toy", "smoke")}}),
-        "toylib.py": LIBRARY, "toychecks/__init__.py": "", "toychecks/lesson01.py": CASES_1, "toychecks/lesson02.py": CASES_2,
-        "notebooks/01_merging.py": LESSON_1, "notebooks/02_counting.py": LESSON_2,
-        "notebooks/solutions/01.py": SOLUTIONS_1, "notebooks/solutions/02.py": SOLUTIONS_2,
-        "tests/mutants/01.py": MUTANTS_1, "tests/mutants/02.py": MUTANTS_2,
+        "toylib.py": LIBRARY,
+        "toychecks/__init__.py": "",
+        "toychecks/lesson01.py": CASES_1,
+        "toychecks/lesson02.py": CASES_2,
+        "notebooks/01_merging.py": LESSON_1,
+        "notebooks/02_counting.py": LESSON_2,
+        "notebooks/solutions/01.py": SOLUTIONS_1,
+        "notebooks/solutions/02.py": SOLUTIONS_2,
+        "tests/mutants/01.py": MUTANTS_1,
+        "tests/mutants/02.py": MUTANTS_2,
     }
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

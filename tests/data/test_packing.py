@@ -27,7 +27,7 @@ def rows_of(packer, docs):
 
 
 def slow_best_fit(lengths, buffer, crop):
-    """The policy as one would say it: longest that fits, oldest first; else cut the shortest (crop) or end the row (pad)."""
+    """The policy as one would say it: longest that fits, oldest first; else cut the shortest, or end the row."""
     waiting, shelf, rows = list(enumerate(lengths)), [], []
     while True:
         row, room = [], CAPACITY

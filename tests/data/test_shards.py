@@ -48,12 +48,12 @@ def flipped(path):
     (lambda path: path.unlink(), r"shard \S+bad.parquet is missing"),
     (lambda path: path.write_bytes(path.read_bytes()[:-100]), r"shard \S+bad.parquet: not a whole parquet file"),
     (lambda path: path.write_bytes(b""), r"shard \S+bad.parquet: not a whole parquet file"),
-    (lambda path: pq.write_table(pa.table({"words": ["a"]}), path), r"shard \S+bad.parquet has no string column `text`"),
-    (lambda path: pq.write_table(pa.table({"text": [1, 2]}), path), r"has no string column `text` \(it has text: int64\)"),
+    (lambda path: pq.write_table(pa.table({"words": ["a"]}), path), r"bad.parquet has no string column `text`"),
+    (lambda path: pq.write_table(pa.table({"text": [1, 2]}), path), r"no string column `text` \(it has text: int64\)"),
     (flipped, r"shard \S+bad.parquet, row group 1: damaged"),
     (lambda path: pq.write_table(pa.table({"text": ["a", "b", None]}), path, row_group_size=2),
      r"shard \S+bad.parquet, row group 1: an empty cell"),
-    (lambda path: pq.write_table(pa.table({"text": pa.array([], pa.string())}), path), r"no documents in \S+bad.parquet"),
+    (lambda path: pq.write_table(pa.table({"text": pa.array([], "string")}), path), r"no documents in .*bad.parquet"),
 ])
 def test_a_bad_shard_is_one_line_that_names_it(tmp_path, damage, message):
     path = tmp_path / "bad.parquet"

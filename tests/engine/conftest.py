@@ -5,8 +5,8 @@ import torch
 
 from nanochat.model import GPT, GPTConfig
 
-NAMES = ("bos", "user_start", "user_end", "assistant_start", "assistant_end", "python_start", "python_end", "output_start",
-         "output_end")
+NAMES = ("bos", "user_start", "user_end", "assistant_start", "assistant_end", "python_start", "python_end",
+         "output_start", "output_end")
 
 
 class ByteTokenizer:
@@ -50,7 +50,7 @@ def make_model():
 class ScriptedModel:
     """Stands where the engine's model stands, and says what its script says: script(ids so far) -> next id.
 
-    It looks at nothing but the ids it was fed through the cache, so it also proves that each token is fed once, in order.
+    It looks at nothing but the ids it was fed through the cache, so it also proves that tokens are fed once, in order.
     """
 
     def __init__(self, script, vocab_size, sequence_len=64):
@@ -84,11 +84,11 @@ class ScriptedModel:
 
 @pytest.fixture
 def scripted(tokenizer):
-    """scripted(answer) -> a model that continues any prompt ending with assistant_start with `answer`, then bytes of it again;
-    tokens forced in between are stepped over."""
+    """scripted(answer) -> a model that says `answer` after assistant_start, over and over, whatever a tool forces."""
 
     def make(answer, sequence_len=64):
-        start, opened, closed = (tokenizer.special[f"<|{n}|>"] for n in ("assistant_start", "output_start", "output_end"))
+        names = ("assistant_start", "output_start", "output_end")
+        start, opened, closed = (tokenizer.special[f"<|{name}|>"] for name in names)
 
         def script(ids):
             said, forced = 0, False                                               # tokens of the answer the model chose

@@ -97,11 +97,17 @@ def test_prompts_and_settings_out_of_range_are_refused_in_one_line(make_model, t
         with pytest.raises(UserError) as error:
             engine.generate([[1], prompt])
         assert "\n" not in str(error.value)
-    for bad in ({"temperature": -1}, {"temperature": float("nan")}, {"top_k": 0}, {"top_p": 0.0}, {"max_tokens": 0}, {"stop": "x"}, {"stop": ("",)}):
+    for bad in ({"temperature": -1}, {"temperature": float("nan")}, {"top_k": 0}, {"top_p": 0.0}, {"max_tokens": 0},
+                {"stop": "x"}, {"stop": ("",)}):
         with pytest.raises(UserError):
             engine.generate([[1]], **bad)
         with pytest.raises(UserError):
             engine.stream([1], **bad)
+
+
+def test_at_least_one_sample(make_model, tokenizer):
+    with pytest.raises(UserError, match="num_samples"):
+        Engine(make_model(), tokenizer).generate([[1]], num_samples=0)
 
 
 def test_no_prompts_no_answers(make_model, tokenizer):
@@ -140,7 +146,7 @@ def test_a_stream_never_splits_a_character(scripted, tokenizer):
     assert pieces == list(text)
 
 
-def test_a_stream_starts_before_the_answer_is_complete_and_frees_its_cache_when_closed(make_model, tokenizer, monkeypatch):
+def test_a_stream_starts_early_and_frees_its_cache_when_closed(make_model, tokenizer, monkeypatch):
     caches = []
     cache = engine_module.KVCache
     monkeypatch.setattr(engine_module, "KVCache", lambda *a: caches.append(weakref.ref(c := cache(*a))) or c)
@@ -163,7 +169,8 @@ def test_refresh_takes_over_new_weights_in_place(make_model, tokenizer):
     places = [p.data_ptr() for p in engine.model.parameters()]
     before = engine.generate([[256, 1]], max_tokens=20)
     engine.refresh(new)
-    assert engine.generate([[256, 1]], max_tokens=20) == Engine(new, tokenizer).generate([[256, 1]], max_tokens=20) != before
+    after = engine.generate([[256, 1]], max_tokens=20)
+    assert after == Engine(new, tokenizer).generate([[256, 1]], max_tokens=20) != before
     assert [p.data_ptr() for p in engine.model.parameters()] == places
 
 

@@ -40,8 +40,8 @@ def test_the_text_ends_before_the_first_stop_string(tokenizer, text, stop):
 
 def test_tool_calls_are_parts_of_their_own(tokenizer):
     s = tokenizer.special
-    ids = [*b"so ", s["<|python_start|>"], *b"6*7", s["<|python_end|>"], s["<|output_start|>"], *b"42", s["<|output_end|>"],
-           *b"42.", s["<|assistant_end|>"]]
+    ids = [*b"so ", s["<|python_start|>"], *b"6*7", s["<|python_end|>"],
+           s["<|output_start|>"], *b"42", s["<|output_end|>"], *b"42.", s["<|assistant_end|>"]]
     pieces, reader = read(tokenizer, ids)
     assert reader.parts == [{"type": "text", "text": "so "}, {"type": "python", "text": "6*7"},
                             {"type": "python_output", "text": "42"}, {"type": "text", "text": "42."}]

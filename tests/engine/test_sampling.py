@@ -72,5 +72,5 @@ def test_numbers_are_uniform():
     u = uniforms(row_keys(0, [[i] for i in range(300)], [0] * 300)[:, None], np.arange(100)[None]).ravel()
     assert 0 <= u.min() and u.max() < 1
     counts = np.histogram(u, bins=100, range=(0, 1))[0]
-    assert ((counts - 300) ** 2 / 300).sum() < 150                  # chi-square, 99 degrees of freedom: p < 0.001 beyond 149
+    assert ((counts - 300) ** 2 / 300).sum() < 150                  # chi-square, 99 degrees of freedom: p = .001 at 149
     assert abs(np.corrcoef(u[:-1], u[1:])[0, 1]) < 0.02

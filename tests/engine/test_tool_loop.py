@@ -64,7 +64,8 @@ def test_a_result_is_cut_where_the_answer_must_end(scripted, tokenizer, call):
 def test_an_answer_gets_a_limited_number_of_calls(scripted, tokenizer, call):
     calls = []
     model = scripted(call("1"), sequence_len=1000)
-    Engine(model, tokenizer).generate([[259]], temperature=0, max_tokens=500, tools=lambda text: calls.append(text) or "")
+    engine = Engine(model, tokenizer)
+    engine.generate([[259]], temperature=0, max_tokens=500, tools=lambda text: calls.append(text) or "")
     assert len(calls) == MAX_CALLS
 
 

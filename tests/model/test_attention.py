@@ -66,7 +66,7 @@ def test_a_rotated_dot_product_depends_on_the_distance_alone():
     q, k = torch.randn(16, generator=g), torch.randn(16, generator=g)
 
     def dot(t, s):
-        turn = lambda x, at: apply_rope(x.view(1, 1, 1, 16), cos[at], sin[at]).flatten()  # noqa: E731
+        turn = lambda x, at: apply_rope(x.view(1, 1, 1, 16), cos[at], sin[at]).flatten()
         return (turn(q, t) @ turn(k, s)).item()
 
     assert dot(5, 2) == pytest.approx(dot(60, 57), abs=1e-4)

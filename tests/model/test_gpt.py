@@ -54,7 +54,7 @@ def plain_forward(model: GPT, idx):
     """The architecture once more, in float64, one row at a time, with loops where the model has batched products."""
     w = {name: p.double() for name, p in model.named_parameters()}
     c = model.config
-    rms = lambda x: x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()  # noqa: E731
+    rms = lambda x: x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
     i = torch.arange(c.head_dim // 2, dtype=torch.float64)
     angle = torch.arange(idx.shape[1])[:, None] * c.rope_base ** (-2 * i / c.head_dim)  # (T, D/2)
 

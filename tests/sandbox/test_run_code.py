@@ -1,4 +1,4 @@
-"""A program that a model wrote runs apart, within limits, and cannot make `run_code` raise, wait or leave anything behind."""
+"""A program that a model wrote runs apart, within limits, and cannot make `run_code` raise, wait or leave a trace."""
 
 import os
 import tempfile
@@ -34,7 +34,8 @@ def test_what_went_wrong_is_named():
     assert run_code("import sys; sys.exit(3)").why == "exit 3"
     assert run_code("import os; os.abort()").why == "signal: Aborted"
     failed = run_code("import sys; print('out'); print('err', file=sys.stderr); raise ValueError('x')")
-    assert (failed.ok, failed.stdout) == (False, "out\n") and "err\n" in failed.stderr and "ValueError: x" in failed.stderr
+    assert (failed.ok, failed.stdout) == (False, "out\n")
+    assert "err\n" in failed.stderr and "ValueError: x" in failed.stderr
 
 
 def test_an_early_exit_is_no_error_of_its_own():
@@ -45,7 +46,7 @@ def test_an_early_exit_is_no_error_of_its_own():
     "while True: pass",
     "import time; time.sleep(60)",
     "import os, time; os.close(1); os.close(2); time.sleep(60)",
-    "import signal, time\nfor s in range(1, 32):\n  try: signal.signal(s, signal.SIG_IGN)\n  except (OSError, ValueError): pass\ntime.sleep(60)",
+    "import signal, time\nfor s in {*range(1, 32)} - {9, 19}: signal.signal(s, signal.SIG_IGN)\ntime.sleep(60)",
     "import threading, time; threading.Thread(target=time.sleep, args=(60,)).start()",
     "import time\nclass X:\n  def __del__(self): time.sleep(60)\nx = X()",
     "import os; os.kill(os.getpid(), 19)",
@@ -58,7 +59,7 @@ def test_time_is_limited(code):
     assert result.stdout == ("early\n" if "early" in code else "")
 
 
-@pytest.mark.parametrize("code", ["x = bytearray(10**9)", "x = []\nwhile True: x.append(bytearray(10**6))", "x = 'a' * 10**9"])
+@pytest.mark.parametrize("code", ["x = bytearray(10**9)", "x = []\nwhile True: x += [bytearray(10**6)]", "'a' * 10**9"])
 def test_memory_is_limited(code):
     assert run_code(code, memory_mb=128).why == "memory"
     assert run_code("x = bytearray(50 * 10**6)", memory_mb=128).ok
@@ -119,7 +120,7 @@ def test_it_inherits_no_environment_no_files_and_no_input(monkeypatch):
     with tempfile.TemporaryFile(dir="/") if os.access("/", os.W_OK) else open(__file__) as file:
         os.set_inheritable(file.fileno(), True)
         names = run_code("import os; print(sorted(os.environ))").stdout
-        fds = run_code("import os\nfor fd in range(3, 60):\n  try: os.fstat(fd); print(fd)\n  except OSError: pass").stdout
+        fds = run_code("import os\nfor i in range(3, 60):\n  try: os.fstat(i); print(i)\n  except OSError: pass").stdout
     assert set(eval(names)) <= {"LC_CTYPE", "__CF_USER_TEXT_ENCODING"} and fds == ""
     assert run_code("print(repr(input()))").why == "error: EOFError: EOF when reading a line"
 
@@ -128,7 +129,10 @@ def test_it_does_not_see_our_modules():
     assert run_code("import nanochat").why.startswith("error: ModuleNotFoundError")
 
 
-@pytest.mark.parametrize("code", ["print(1)\0", "print('\ud800')", "\ufeffprint(1)", "# coding: nonsense\n", "\x1a", "(" * 10_000, "x = " + "9" * 10**6, "#" * 10**7])
+@pytest.mark.parametrize("code", [
+    "print(1)\0", "print('\ud800')", "\ufeffprint(1)", "# coding: nonsense\n", "\x1a", "(" * 10_000,
+    "x = " + "9" * 10**6, "#" * 10**7,
+])  # fmt: skip
 def test_no_source_makes_it_raise(code):
     assert isinstance(run_code(code, timeout=5), Result)
 
@@ -161,5 +165,5 @@ def test_nothing_in_the_sandbox_evaluates_text_in_our_process():
     import nanochat.sandbox
 
     for path in Path(nanochat.sandbox.__file__).parent.glob("*.py"):
-        calls = [n.func.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
-        assert not {"eval", "exec", "compile", "__import__"} & set(calls), path
+        called = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        assert not {"eval", "exec", "compile", "__import__"} & {f.id for f in called if isinstance(f, ast.Name)}, path

@@ -2,14 +2,21 @@
 
 import json
 import random
+import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import httpx
 import openai
 import pytest
 from serve_fakes import EMOJI, NAME, FakeEngine, live, tokenizer, wait_until
 
+from nanochat.runtime import UserError
+from nanochat.serve import api
 from nanochat.tokenizer import SPECIAL_TOKENS
 
 
@@ -185,14 +192,69 @@ def test_a_client_that_leaves_frees_the_engine_and_the_line(stream):
             connections.append(socket.create_connection((host, int(port))))
             connections[-1].sendall(request.encode())
         wait_until(lambda: httpx.get(f"{url}/health").json()["waiting"] == 4 and engine.tokens_made > 3)
-        for connection in connections:
+        for connection in connections[1:]:
             connection.close()
+        wait_until(lambda: httpx.get(f"{url}/health").json()["waiting"] == 0)
+        assert engine.running == 1
+        connections[0].close()
         wait_until(lambda: engine.running == 0)
         made = engine.tokens_made
         assert made < 1000
         answer = httpx.post(f"{url}/v1/chat/completions", json=ask("hi")).json()
         assert answer["choices"][0]["message"]["content"] == "You said: hi"
         assert len(engine.prompts) == 2, "those who waited and left were never begun"
+
+
+def test_a_full_line_is_refused_with_the_advice_to_come_back(monkeypatch):
+    monkeypatch.setattr(api, "MAX_WAITING", 1)
+    engine = FakeEngine(context=4096, delay=0.01)
+    long = {**ask("count 1000"), "stream": True, "max_tokens": 4000}
+    with live(engine) as url, httpx.stream("POST", f"{url}/v1/chat/completions", json=long) as first:
+        next(first.iter_lines())
+        refused = httpx.post(f"{url}/v1/chat/completions", json=ask("hi"))
+        assert refused.status_code == 503 and refused.json()["error"]["code"] == "overloaded"
+        assert int(refused.headers["retry-after"]) > 0
+
+
+def test_a_silent_stream_sends_comments_that_clients_skip(monkeypatch):
+    monkeypatch.setattr(api, "HEARTBEAT", 0.05)
+    with live(FakeEngine(delay=0.3)) as url:
+        body = httpx.post(f"{url}/v1/chat/completions", json={**ask("hi"), "stream": True}, timeout=20).text
+        assert "\n\n: the engine is at work\n\n" in body
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+            assert text_of(client.chat.completions.create(**ask("hi"), stream=True)) == "You said: hi"
+
+
+SERVE = """
+import sys
+sys.path.insert(0, {here!r})
+from types import SimpleNamespace
+from serve_fakes import FakeEngine
+from nanochat.serve import api
+api.open_engine = lambda run, stage: FakeEngine(context=8192, delay=0.01)
+api.serve(SimpleNamespace(name="test"), port=0)
+"""
+
+
+def test_serve_says_where_it_is_and_ends_at_ctrl_c_even_in_the_middle_of_an_answer():
+    process = subprocess.Popen([sys.executable, "-c", SERVE.format(here=str(Path(__file__).parent))], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())[0]
+    assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == "nanochat-test"
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json={**ask("count 3000"), "stream": True, "max_tokens": 8000}) as answer:
+        next(answer.iter_lines())
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0 and "Traceback" not in errors
+
+
+def test_a_taken_port_is_said_in_one_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        for port in (taken.getsockname()[1], 10**6):
+            with pytest.raises(UserError, match="choose another with --port"):
+                api.serve(None, port=port)
 
 
 def test_answers_do_not_mix_under_concurrent_load(url):

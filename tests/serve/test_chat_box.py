@@ -6,6 +6,7 @@ import pytest
 from serve_fakes import FakeEngine, wait_until
 
 from nanochat.runtime import UserError
+from nanochat.serve import widget
 from nanochat.serve.reply import reply_with
 from nanochat.serve.widget import ChatBox
 
@@ -62,13 +63,15 @@ def test_the_enter_key_sends():
     assert chat.history[-1]["content"] == "You said: hello"
 
 
-def test_the_picture_is_redrawn_at_most_20_times_a_second():
-    chat, _ = box(context=8192, delay=0.002)
+@pytest.mark.parametrize(("seconds", "pictures"), [(0.0, 30), (1e9, 2)])
+def test_the_picture_is_redrawn_when_it_is_due_and_at_the_end(monkeypatch, seconds, pictures):
+    monkeypatch.setattr(widget, "REDRAW", seconds)
+    chat, _ = box()
     drawn = []
     chat.view.observe(lambda change: drawn.append(change.new), "value")
-    chat.say("count 150")
-    assert 3 <= len(drawn) <= 40
-    assert "149" in drawn[-1]
+    chat.say("count 29")
+    assert len(drawn) == pictures
+    assert "0 1 2" in drawn[-1] and "28" in drawn[-1]
 
 
 def test_everything_said_is_escaped():

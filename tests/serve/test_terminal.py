@@ -2,10 +2,10 @@
 
 import io
 import os
+import pty
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from rich.console import Console
@@ -95,8 +95,30 @@ converse(reply_with(FakeEngine(context=8192, delay=0.01), max_tokens=8000), "tes
 
 def test_lines_of_a_pipe_are_answered_without_a_prompt():
     done = subprocess.run([sys.executable, "-c", PROGRAM.format(here=str(HERE))], input="hello\nné 😉\n", capture_output=True, text=True,
-                          env={**os.environ, "PYTHONIOENCODING": "utf-8"}, timeout=60)
+                          check=False, env={**os.environ, "PYTHONIOENCODING": "utf-8"}, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "You said: hello\nYou said: né 😉\n", "")
+
+
+def test_at_a_keyboard_there_is_a_prompt_and_ctrl_d_leaves():
+    keyboard, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM.format(here=str(HERE))], stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True)
+    os.close(theirs)
+    seen = ""
+
+    def read_until(text, after=""):
+        nonlocal seen
+        while text not in (seen.partition(after)[2] if after else seen):
+            seen += os.read(keyboard, 4096).decode(errors="replace")
+
+    try:
+        read_until("you ›")
+        os.write(keyboard, b"hello\n")
+        read_until("you ›", after="You said: hello")
+        os.write(keyboard, b"\x04")
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        os.close(keyboard)
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_chat():
@@ -105,7 +127,6 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat():
     process.stdin.flush()
     assert process.stdout.read(6) == "0 1 2 "
     process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
     rest, _ = process.communicate("hello\n", timeout=30)
     assert process.returncode == 0
     assert "(stopped)" in rest and rest.endswith("You said: hello\n") and "2999" not in rest

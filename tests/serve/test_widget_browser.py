@@ -115,6 +115,9 @@ def test_the_chat_box_answers_in_jupyterlab(tmp_path, chromium, subshells):
             ask("while busy")
             expect(view.locator(".user").last).to_have_text("while busy")
             expect(view.locator(".assistant").last).to_have_text("0 1 2 ")
+        bottom = view.locator(".scroll").evaluate("node => { const box = node.getBoundingClientRect(), last = node.querySelector('.turn:last-child')"
+                                                  ".getBoundingClientRect(); return last.bottom <= box.bottom + 1 && last.top >= box.top; }")
+        assert bottom, "the newest line is in sight"
         page.screenshot(path=tmp_path / "chat_box.png")
         browser.close()
         assert errors == []

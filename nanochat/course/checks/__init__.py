@@ -1,7 +1,7 @@
-"""Exercises in a notebook: `check("01.merge")` judges, `merge = use("01.merge")` goes on with the learner's or the library's.
+"""Exercises in a notebook: `check("01.merge")` judges, `merge = use("01.merge")` takes the learner's or the library's.
 
-One file a lesson, `lessonNN.py`, holds the cases. A case is a plain function that takes the learner's object, tells in its
-docstring what it demands, and asserts it:
+One file a lesson, `lessonNN.py`, holds the cases. A case is a plain function that takes the learner's object, tells
+in its docstring what it demands, and asserts it:
 
     def leaves_input_alone(merge):
         "the list you were given stays as it was"

@@ -4,15 +4,19 @@
         ...
 """
 
+import contextlib
 import importlib
 import random
 import signal
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 from nanochat.runtime import UserError
+
+OURS = {__file__, contextlib.__file__, str(Path(__file__).with_name("judge.py"))}
 
 
 class WriteItYourself(Exception):
@@ -108,20 +112,16 @@ def time_limit(seconds: float):
         return
 
     def ring(signum, frame):
-        raise TimeUp
+        if frame.f_code.co_filename not in OURS:      # never on the way out, where it would escape the block
+            raise TimeUp
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds, 0.01)
     try:
         yield
     finally:
-        while True:                            # the bell may ring in here too
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                signal.signal(signal.SIGALRM, before)
-                break
-            except TimeUp:
-                continue
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Judging one exercise: run its cases on the learner's object, show a card, hand on the object that works.
 
-`check` never raises in a normal run, so that a notebook runs to its end with nothing attempted. With COURSE_MODE=grade it
-raises ExerciseFailed for any missing point: that is what nbval counts.
+`check` never raises in a normal run, so that a notebook runs to its end with nothing attempted. With
+COURSE_MODE=grade it raises ExerciseFailed for any missing point: that is what nbval counts.
 """
 
 import contextlib
@@ -56,7 +56,9 @@ class Verdict:
     def card(self) -> str:
         """What the learner reads."""
         mark = {"passed": "✓", "failed": "✗", "unattempted": "○"}[self.status]
-        lines = [f"{mark} {self.exercise}  {self.points}/{self.out_of} points" + (f"  {self.note}" if self.note else "")]
+        lines = [
+            f"{mark} {self.exercise}  {self.points}/{self.out_of} points" + (f"  {self.note}" if self.note else "")
+        ]
         if self.status == "failed":
             width = max((len(case.name) for case in self.cases), default=0)
             for case in self.cases:
@@ -84,7 +86,7 @@ def judge(exercise_id: str, namespace: dict) -> Verdict:
     try:
         with guarded([exercise.reference, *exercise.guards], namespace, cases_module):
             for case in cases:
-                results.append(_run_case(case, answer, limit, cases_module))
+                results.append(_run_case(case, answer, limit))
     except NotImplementedError:
         return _verdict(exercise, "unattempted", "not attempted yet")
     passed = sum(result.passed for result in results)
@@ -126,7 +128,7 @@ def _is_blank(answer) -> bool:
         code.co_consts[-1:] == (None,))
 
 
-def _run_case(case, answer, limit: float, cases_module: ModuleType) -> CaseResult:
+def _run_case(case, answer, limit: float) -> CaseResult:
     demands = (case.__doc__ or "").strip().split("\n")[0]
     printed = _FirstLines()
     try:
@@ -144,11 +146,11 @@ def _run_case(case, answer, limit: float, cases_module: ModuleType) -> CaseResul
     except SystemExit:
         why = "your code called exit"
     except Exception as error:  # noqa: BLE001  whatever the learner's code raises is a finding
-        why = _describe(error, cases_module)
+        why = _describe(error)
     return CaseResult(case.__name__, demands, False, _shorten(why), printed.text())
 
 
-def _describe(error: Exception, cases_module: ModuleType) -> str:
+def _describe(error: Exception) -> str:
     """The exception in one line, with the learner's line it came from."""
     line, trace = "", error.__traceback__
     while trace is not None:
@@ -205,7 +207,7 @@ def use(exercise_id: str):
 
 
 def _show(verdict: Verdict) -> None:
-    """The card as text, and in a notebook the verdict as data beside it (front ends ignore a MIME type they do not know)."""
+    """The card as text; in a notebook with the verdict as data beside it (front ends ignore unknown MIME types)."""
     ipython = sys.modules.get("IPython")
     if ipython is None or ipython.get_ipython() is None:
         print(verdict.card())

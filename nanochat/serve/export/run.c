@@ -420,6 +420,7 @@ int main(int argc, char **argv) {
             fputs(text, stdout);
         }
         generate(read_ids(ids, n));
+        free(ids);
     } else if (prompt) {
         say(prompt);
     } else {
