@@ -28,7 +28,8 @@ def scale(name: str) -> Scale:
 def open_run(scale: str, run: str = "", seed: int = 0) -> Run:
     """The run directory of a notebook: `run` is a name under runs/ or a folder.
 
-    Empty means $COURSE_RUN, or else the scale's name. The folder is made when it is not there. Raises UserError when it belongs to another scale or seed.
+    Empty means $COURSE_RUN, or else the scale's name. The folder is made when it is not there. Raises UserError when it
+    belongs to another scale or seed.
     """
     load().scale(scale)
     return _open_run(run or os.environ.get("COURSE_RUN") or scale, scale=scale, seed=seed, create=True)

@@ -15,7 +15,7 @@ from nanochat.runtime.run import runs_folder
 
 @dataclass
 class Finding:
-    """One line: what was looked at, what was found. `fault` is what to do about it, `needed` whether it must be done."""
+    """One line: what was looked at and found. `fault` is what to do about it, `needed` whether it must be done."""
 
     what: str
     found: str

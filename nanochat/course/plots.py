@@ -58,7 +58,7 @@ def numbers(values) -> np.ndarray:
 
 
 def curve(ax, history: list[dict], key: str, label: str = "", x: str = "step", **settings) -> None:
-    """One column of a run's history against another; rows without it are left out. The label stands at the line's end."""
+    """One column of a run's history against another (rows without it are left out), its label at the line's end."""
     rows = [row for row in history if key in row and x in row]
     if not rows:
         return
@@ -231,7 +231,8 @@ def show_mask(tokenizer, ids: Sequence[int], mask: Sequence[int]) -> None:
 
 def _span(text: str, background: str, colour: str = "#111111") -> str:
     shown = html.escape(text).replace("\n", "⏎<br>")
-    return f'<span style="background:{background};color:{colour};padding:1px 2px;margin:0 1px;white-space:pre-wrap">{shown}</span>'
+    look = f"background:{background};color:{colour};padding:1px 2px;margin:0 1px;white-space:pre-wrap"
+    return f'<span style="{look}">{shown}</span>'
 
 
 def _show_html(body: str, text: str) -> None:

@@ -99,15 +99,11 @@ def _stage_table(results: dict[str, float], chance: dict[str, float]) -> str:
     rows = []
     for name in sorted(shown, key=lambda n: (is_accuracy(n), n)):
         guesses = {chance[f"{stage}.{name}"] for stage in stages if f"{stage}.{name}" in chance}
-        guess = (
-            " / ".join(number(g) for g in sorted(guesses)) if guesses else ("not recorded" if is_accuracy(name) else "")
-        )
+        guess = " / ".join(number(g) for g in sorted(guesses)) or ("not recorded" if is_accuracy(name) else "")
         rows.append([f"`{name}`", *(number(results.get(f"{stage}.{name}")) for stage in stages), guess])
-    return (
-        _table(["metric", *(TITLES[s] for s in stages), "chance"], rows)
-        if rows
-        else "No stage has recorded anything yet."
-    )
+    if not rows:
+        return "No stage has recorded anything yet."
+    return _table(["metric", *(TITLES[s] for s in stages), "chance"], rows)
 
 
 def _costs(course: Course, run: Run, results: dict) -> str:
@@ -123,9 +119,11 @@ def _costs(course: Course, run: Run, results: dict) -> str:
     hardware = plan.scale.hardware
     text = _table(["lesson", "wall time", "budget"], rows)
     if total and hardware.dollars_per_hour:
-        text += f"\n\nAt ${hardware.dollars_per_hour:g} an hour for {hardware.name}: ${total / 3600 * hardware.dollars_per_hour:,.2f}."
+        dollars = total / 3600 * hardware.dollars_per_hour
+        text += f"\n\nAt ${hardware.dollars_per_hour:g} an hour for {hardware.name}: ${dollars:,.2f}."
     planned = ", ".join(f"{s.name} {s.tokens:,} tokens" for s in plan.stages)
-    return f"{text}\n\nThe scale's plan: {plan.params:,} parameters, {planned}, {sum(s.flops for s in plan.stages):.3g} FLOPs."
+    flops = sum(s.flops for s in plan.stages)
+    return f"{text}\n\nThe scale's plan: {plan.params:,} parameters, {planned}, {flops:.3g} FLOPs."
 
 
 def _exam(course: Course) -> str:
@@ -154,11 +152,8 @@ def _bloat() -> str:
     rows.append(["all", *(f"{n:,}" for n in sums), f"{sums[2] // 4:,}"])
     table = _table(["part", "files", "lines", "characters", "tokens (≈ characters / 4)"], rows)
     project = root() / "pyproject.toml"
-    listed = (
-        re.search(r"^dependencies = \[(.*?)\]", project.read_text(), re.MULTILINE | re.DOTALL)
-        if project.exists()
-        else None
-    )
+    text = project.read_text() if project.exists() else ""
+    listed = re.search(r"^dependencies = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
     return table + (f"\n\n{listed[1].count(',')} direct dependencies." if listed else "")
 
 
@@ -184,11 +179,8 @@ def _commit() -> str:
 
     try:
         commit = git("rev-parse", "--short", "HEAD")
-        return (
-            f"{commit} on {git('branch', '--show-current')}{', with changes' if git('status', '--porcelain') else ''}"
-            if commit
-            else "none"
-        )
+        changes = ", with changes" if git("status", "--porcelain") else ""
+        return f"{commit} on {git('branch', '--show-current')}{changes}" if commit else "none"
     except FileNotFoundError:
         return "git is not installed"
 
@@ -229,24 +221,12 @@ def draw(run: Run) -> str:
             continue
         figure = Figure(figsize=(6, 3), dpi=DPI, layout="constrained")
         ax = figure.subplots()
-        x = (
-            "core_s"
-            if name == "bpb" and all(any("core_s" in r and key in r for r in histories[s]) for s in drawn)
-            else "step"
-        )
+        timed = all(any("core_s" in row and key in row for row in histories[s]) for s in drawn)
+        x = "core_s" if name == "bpb" and timed else "step"
         for stage, colour, dash in zip(drawn, COLOURS, DASHES):
             marker = "o" if sum(key in row for row in histories[stage]) < 3 else None
-            curve(
-                ax,
-                histories[stage],
-                key,
-                label=TITLES[stage],
-                x=x,
-                color=colour,
-                linestyle=dash,
-                marker=marker,
-                markersize=4,
-            )
+            look = {"color": colour, "linestyle": dash, "marker": marker, "markersize": 4}
+            curve(ax, histories[stage], key, label=TITLES[stage], x=x, **look)
         ax.set(xlabel="core seconds" if x == "core_s" else "step", ylabel=axis)
         ax.spines[["top", "right"]].set_visible(False)
         ax.margins(x=0.1)

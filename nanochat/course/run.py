@@ -91,8 +91,8 @@ def _require(course: Course, lesson: Lesson, run: Run) -> None:
         artifact = course.artifacts[name]
         if not (run / artifact.proof).exists():
             raise UserError(
-                f"lesson {lesson.id} needs {name}, which lesson {artifact.made_by} makes and {relative(run.path)} does not "
-                f"hold; run `{_command(run, artifact.made_by)}`"
+                f"lesson {lesson.id} needs {name}, which lesson {artifact.made_by} makes and {relative(run.path)} "
+                f"does not hold; run `{_command(run, artifact.made_by)}`"
             )
 
 
@@ -252,7 +252,7 @@ def _total_time(run: Run) -> None:
 
 @contextmanager
 def locked(folder: Path):
-    """Hold `folder` for this process; the lock goes with the process, however it ends. Raises UserError when it is held."""
+    """Hold `folder` for this process; the lock goes with the process. Raises UserError when another holds it."""
     with open(folder / ".lock", "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -270,8 +270,8 @@ def locked(folder: Path):
 
 
 class Progress:
-    """One line a lesson. On a terminal it is rewritten at every cell; in a log it is written at the start, at the end, and
-    once a minute in between."""
+    """One line a lesson. On a terminal it is rewritten at every cell; in a log it is written at the start, at the end,
+    and once a minute in between."""
 
     def __init__(self, lesson: Lesson):
         self.title = f"{lesson.id} {lesson.title}"
@@ -296,13 +296,9 @@ class Progress:
 def _clock(seconds: float) -> str:
     seconds = round(seconds)
     hours, minutes = seconds // 3600, seconds // 60 % 60
-    return (
-        f"{hours} h {minutes:02d} min"
-        if hours
-        else f"{minutes} min {seconds % 60:02d} s"
-        if minutes
-        else f"{seconds} s"
-    )
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds % 60:02d} s" if minutes else f"{seconds} s"
 
 
 def relative(path: Path) -> str:

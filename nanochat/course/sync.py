@@ -215,9 +215,7 @@ def output_problems(lesson: Lesson, nb: NotebookNode) -> list[str]:
             if output.output_type == "error":
                 problems.append(f"cell {i} stores an error ({output.ename}): show errors by try/except and print")
             if output.output_type == "stream" and output.name == "stderr":
-                problems.append(
-                    f"cell {i} writes to stderr: {output.text.strip().splitlines()[0][:80] if output.text.strip() else ''}"
-                )
+                problems.append(f"cell {i} writes to stderr: {output.text.strip()[:80]!r}")
             text = output.get("text", "") + "".join(
                 str(v) for k, v in output.get("data", {}).items() if k.startswith("text/")
             )

@@ -117,7 +117,7 @@ class World:
                 for name in self.people for relation in RELATIONS for form in range(2)]
 
     # Endless plain-text documents for pretraining. Sums fill half a row of 129 tokens; facts and FAQ are kept short, so
-    # that the rest is filled without cutting much (2.9 % of the tokens are cut; with up to five sentences, 14 %).
+    # that the rest is filled without cutting much (about 3 % of the tokens are cut; up to five sentences: 14 %).
 
     def facts_documents(self, purpose: str) -> Iterator[str]:
         """One to three statements about people drawn at random."""

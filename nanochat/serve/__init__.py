@@ -4,8 +4,14 @@ elsewhere (the subpackage `export`). Names are imported on first use: a notebook
 from importlib import import_module
 
 HOME = {
-    "ChatBox": "widget", "Piece": "reply", "Reply": "reply", "chat": "terminal", "create_app": "api",
-    "open_engine": "reply", "reply_with": "reply", "serve": "api",
+    "ChatBox": "widget",
+    "Piece": "reply",
+    "Reply": "reply",
+    "chat": "terminal",
+    "create_app": "api",
+    "open_engine": "reply",
+    "reply_with": "reply",
+    "serve": "api",
 }
 
 __all__ = ["ChatBox", "Piece", "Reply", "chat", "create_app", "open_engine", "reply_with", "serve"]

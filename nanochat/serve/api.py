@@ -30,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
@@ -43,9 +44,9 @@ from nanochat.serve.reply import Piece, Reply, open_engine
 from nanochat.serve.request import MAX_BODY, ApiError, ChatRequest, parse, to_conversation
 
 DEFAULT_MAX_TOKENS = 512
-MAX_WAITING = 64            # requests in line for the engine, the one it works on included
-HEARTBEAT = 15.0            # seconds of silence after which a stream sends a comment, so that no proxy closes it
-HANG_UP = {"connection": "close"}       # with an answer that comes before the whole request has
+MAX_WAITING = 64  # requests in line for the engine, the one it works on included
+HEARTBEAT = 15.0  # seconds of silence after which a stream sends a comment, so that no proxy closes it
+HANG_UP = {"connection": "close"}  # with an answer that comes before the whole request has
 END = object()
 
 log = logging.getLogger(__name__)
@@ -68,16 +69,16 @@ class Job:
         except Exception as error:  # noqa: BLE001  (raised again where the items are read)
             self._put(error)
 
-    def stop(self) -> None:
-        """Nobody waits for this answer any more: end it, or take it out of the line."""
+    def stop(self, problem: ApiError | None = None) -> None:
+        """End this answer, or take it out of the line; who still waits for it gets the `problem`."""
         self.stopped.set()
         self.future.cancel()
-        self.queue.put_nowait(END)
+        self.queue.put_nowait(problem or END)
 
     def _put(self, item) -> None:
         try:
             self.loop.call_soon_threadsafe(self.queue.put_nowait, item)
-        except RuntimeError:        # the loop is closed: the server has gone
+        except RuntimeError:  # the loop is closed: the server has gone
             self.stopped.set()
 
     async def __aiter__(self) -> AsyncIterator:
@@ -104,17 +105,20 @@ class Desk:
     def submit(self, items: Iterable) -> Job:
         """Queue a generation. Raises ApiError 503 when the line is full."""
         if len(self.jobs) >= MAX_WAITING:
-            raise ApiError(503, "the server is busy; try again in a few seconds", code="overloaded", headers={"retry-after": "5"})
+            raise ApiError(
+                503, "the server is busy; try again in a few seconds", code="overloaded", headers={"retry-after": "5"}
+            )
         job = Job(items)
         self.jobs.add(job)
         job.future = self.pool.submit(job.run)
         job.future.add_done_callback(lambda _: self.jobs.discard(job))
         return job
 
-    def close(self) -> None:
+    def hang_up(self) -> None:
+        """End all answers, now: the server is about to go. May be called from any thread, and from a signal handler."""
         for job in list(self.jobs):
             job.stopped.set()
-        self.pool.shutdown(cancel_futures=True)
+            job.loop.call_soon_threadsafe(job.stop, ApiError(503, "the server is shutting down", code="shutting_down"))
 
 
 class EventStream(Response):
@@ -155,9 +159,11 @@ def create_app(engine, name: str, hosts: tuple[str, ...] = LOCAL_HOSTS) -> FastA
     @asynccontextmanager
     async def lifespan(app):
         yield
-        desk.close()
+        desk.hang_up()
+        desk.pool.shutdown()
 
     app = FastAPI(title="nanochat", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.desk = desk
     app.add_middleware(Guard, hosts=hosts)
 
     @app.exception_handler(ApiError)
@@ -202,8 +208,12 @@ def create_app(engine, name: str, hosts: tuple[str, ...] = LOCAL_HOSTS) -> FastA
         check_model(ask.model)
         prompt = await run_in_threadpool(engine.tokenizer.render_for_completion, to_conversation(ask))
         if len(prompt) >= context:
-            raise ApiError(400, f"the conversation has {len(prompt)} tokens, the context window {context}; make it shorter",
-                           "messages", "context_length_exceeded")
+            raise ApiError(
+                400,
+                f"the conversation has {len(prompt)} tokens, the context window {context}; make it shorter",
+                "messages",
+                "context_length_exceeded",
+            )
         replies = [Reply(engine, prompt, tool=calculate, **one) for one in settings(ask, context - len(prompt))]
         about = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
         job = desk.submit(in_turn(replies))
@@ -237,8 +247,12 @@ def settings(ask: ChatRequest, room: int) -> Iterator[dict]:
     wanted = ask.max_completion_tokens or ask.max_tokens or DEFAULT_MAX_TOKENS
     for i in range(ask.n or 1):
         yield {
-            "max_tokens": min(wanted, room), "temperature": 1.0 if ask.temperature is None else ask.temperature,
-            "top_k": ask.top_k or None, "top_p": ask.top_p, "seed": seed + i, "stop": tuple(ask.stop),
+            "max_tokens": min(wanted, room),
+            "temperature": 1.0 if ask.temperature is None else ask.temperature,
+            "top_k": ask.top_k or None,
+            "top_p": ask.top_p,
+            "seed": seed + i,
+            "stop": tuple(ask.stop),
         }
 
 
@@ -261,6 +275,8 @@ async def whole(request: Request, job: Job, replies: list[Reply], about: dict) -
     try:
         async for _ in job:
             pass
+    except ApiError:
+        raise
     except Exception:
         log.exception("answer %s failed", about["id"])
         raise ApiError(500, "the server failed; its log says why") from None
@@ -282,7 +298,9 @@ async def sse(job: Job, replies: list[Reply], about: dict, with_usage: bool) -> 
 
     def chunk(index: int, delta: dict, finish_reason: str | None = None) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return event({**about, "object": "chat.completion.chunk", "choices": [choice], **({"usage": None} if with_usage else {})})
+        return event(
+            {**about, "object": "chat.completion.chunk", "choices": [choice], **({"usage": None} if with_usage else {})}
+        )
 
     for index in range(len(replies)):
         yield chunk(index, {"role": "assistant", "content": ""})
@@ -298,7 +316,10 @@ async def sse(job: Job, replies: list[Reply], about: dict, with_usage: bool) -> 
                 yield chunk(index, {"content": piece})
             else:
                 yield chunk(index, {"part": {"type": piece.kind, "text": piece}})
-    except Exception:                # the status line is long gone; the error goes where the text went
+    except ApiError as error:
+        yield event(error.body())
+        return
+    except Exception:  # the status line is long gone; the error goes where the text went
         log.exception("answer %s failed", about["id"])
         yield event(ApiError(500, "the server failed in the middle of the answer; its log says why").body())
         return
@@ -313,38 +334,56 @@ def event(value: dict) -> bytes:
 
 def page_policy(page: str) -> str:
     """The page's content security policy: its own script and style, known by their hashes, its own server, nothing else."""
+
     def hashes(tag: str) -> str:
         blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
         return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(b.encode()).digest()).decode()}'" for b in blocks)
 
-    return (f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; connect-src 'self'; img-src data:; "
-            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+    return (
+        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 
 
 def serve(run: Run, port: int = 8000, stage: str | None = None) -> None:
     """Serve the newest model of a run (or the one of `stage`) on http://127.0.0.1:port until Ctrl-C. Port 0 takes a free one.
 
     Raises UserError when the run has no model, or the port is taken."""
-    import uvicorn
-
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
         listener.listen()
     except (OSError, OverflowError) as error:
-        raise UserError(f"cannot listen on port {port} ({getattr(error, 'strerror', None) or error}); choose another with --port") from None
+        raise UserError(
+            f"cannot listen on port {port} ({getattr(error, 'strerror', None) or error}); choose another with --port"
+        ) from None
     app = create_app(open_engine(run, stage), f"nanochat-{run.name}")
     say(f"chat page and API at http://127.0.0.1:{listener.getsockname()[1]}  (Ctrl-C ends it)")
     try:
-        uvicorn.Server(server_config(app)).run(sockets=[listener])
-    except KeyboardInterrupt:       # uvicorn has shut down in order, and passes the signal on
+        Server(server_config(app)).run(sockets=[listener])
+    except KeyboardInterrupt:  # uvicorn has shut down in order, and passes the signal on
         pass
 
 
-def server_config(app):
-    """How uvicorn runs the app: little patience with idle and oversized connections, and no log of what people say."""
-    import uvicorn
+class Server(uvicorn.Server):
+    """uvicorn, told to end running answers at the first Ctrl-C instead of waiting for them."""
 
-    return uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=10,
-                          timeout_graceful_shutdown=5, h11_max_incomplete_event_size=32 << 10, http="h11", ws="none")
+    def handle_exit(self, sig, frame):
+        super().handle_exit(sig, frame)
+        self.config.app.state.desk.hang_up()
+
+
+def server_config(app) -> uvicorn.Config:
+    """How uvicorn runs the app: little patience with idle and oversized connections, and no log of what people say."""
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=5,
+        h11_max_incomplete_event_size=32 << 10,
+        http="h11",
+        ws="none",
+    )

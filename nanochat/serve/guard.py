@@ -46,7 +46,11 @@ class Guard:
         if refusal is None:
             return await self.app(scope, receive, send_with_headers)
         body = json.dumps(refusal.body()).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
         await send_with_headers({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -56,7 +60,9 @@ class Guard:
             return ApiError(431, f"at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes together are read")
         named = [value.decode("latin-1") for name, value in headers if name == b"host"]
         if len(named) != 1 or _host(f"//{named[0]}") not in self.hosts:
-            return ApiError(403, "this server answers only to its own name; open it as http://127.0.0.1", code="forbidden_host")
+            return ApiError(
+                403, "this server answers only to its own name; open it as http://127.0.0.1", code="forbidden_host"
+            )
         for name, value in headers:
             if name == b"origin" and _host(value.decode("latin-1")) not in self.hosts:
                 return ApiError(403, "requests from other web sites are refused", code="forbidden_origin")

@@ -62,7 +62,7 @@ class Reply:
             while True:
                 try:
                     text = next(stream)
-                except StopIteration as end:        # its value is the engine's Completion
+                except StopIteration as end:  # its value is the engine's Completion
                     self.finish_reason, self.completion_tokens, text = end.value.finish_reason, len(end.value.ids), ""
                 for piece in [*calls, Piece(text)]:
                     if piece or piece.kind != "text":
@@ -96,19 +96,31 @@ def fit(tokenizer, messages: list[dict], context: int) -> tuple[list[int], int]:
         ids = tokenizer.render_for_completion({"messages": messages[start:]})
         if len(ids) <= context - room:
             return ids, start
-    raise UserError(f"the message has {len(ids)} tokens with its markers, the context window {context}; say it in fewer words")
+    raise UserError(
+        f"the message has {len(ids)} tokens with its markers, the context window {context}; say it in fewer words"
+    )
 
 
-def reply_with(engine, *, max_tokens: int = 256, temperature: float = 0.6, top_k: int | None = 50, seed: int | None = None,
-               tools: bool = True) -> Callable[[list[dict]], Iterator[Piece]]:
+def reply_with(
+    engine,
+    *,
+    max_tokens: int = 256,
+    temperature: float = 0.6,
+    top_k: int | None = 50,
+    seed: int | None = None,
+    tools: bool = True,
+) -> Callable[[list[dict]], Iterator[Piece]]:
     """A function from a conversation (user and assistant messages in turn, a user's last) to the pieces of an answer.
 
     Without a seed every answer is drawn anew."""
+
     def reply(messages: list[dict]) -> Iterator[Piece]:
         ids, _ = fit(engine.tokenizer, messages, engine.config.sequence_len)
         drawn = secrets.randbelow(2**31) if seed is None else seed
         tool = calculate if tools else None
-        yield from Reply(engine, ids, tool=tool, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=drawn)
+        yield from Reply(
+            engine, ids, tool=tool, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=drawn
+        )
 
     return reply
 

@@ -14,18 +14,24 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-MAX_BODY = 1 << 20          # bytes
+MAX_BODY = 1 << 20  # bytes
 MAX_MESSAGES = 200
-MAX_CHARACTERS = 32_000     # of all messages together
+MAX_CHARACTERS = 32_000  # of all messages together
 MAX_CHOICES = 8
-MAX_DEPTH = 32              # of nested JSON
+MAX_DEPTH = 32  # of nested JSON
 
 STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 
 # Fields of OpenAI's API that would change the answer and are not built here, with the values that ask for nothing.
 NOT_BUILT = {
-    "logprobs": (None, False), "top_logprobs": (None, 0), "presence_penalty": (None, 0), "frequency_penalty": (None, 0),
-    "logit_bias": (None, {}), "tools": (None, []), "functions": (None, []), "response_format": (None, {"type": "text"}),
+    "logprobs": (None, False),
+    "top_logprobs": (None, 0),
+    "presence_penalty": (None, 0),
+    "frequency_penalty": (None, 0),
+    "logit_bias": (None, {}),
+    "tools": (None, []),
+    "functions": (None, []),
+    "response_format": (None, {"type": "text"}),
     "modalities": (None, ["text"]),
 }
 
@@ -33,7 +39,9 @@ NOT_BUILT = {
 class ApiError(Exception):
     """An answer in OpenAI's error form. `param` names the field at fault, `code` is for programs."""
 
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None, headers: dict | None = None):
+    def __init__(
+        self, status: int, message: str, param: str | None = None, code: str | None = None, headers: dict | None = None
+    ):
         super().__init__(message)
         self.status, self.message, self.param, self.code, self.headers = status, message, param, code, headers
 
@@ -85,7 +93,7 @@ class ChatRequest(BaseModel):
     max_completion_tokens: int | None = Field(None, ge=1, le=1 << 20)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=0, le=1 << 20)             # 0 keeps all; OpenAI has no such field, many servers do
+    top_k: int | None = Field(None, ge=0, le=1 << 20)  # 0 keeps all; OpenAI has no such field, many servers do
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     stop: Annotated[list[StopString], BeforeValidator(_as_list), Field(max_length=4)] = []
@@ -144,7 +152,7 @@ def _read_json(body: bytes):
         raise ApiError(400, "the body is empty; send a JSON object")
     try:
         text = body.decode("utf-8")
-        if _depth(text) > MAX_DEPTH:
+        if _too_deep(text):
             raise ApiError(400, f"the body is nested deeper than {MAX_DEPTH} levels")
         fields = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_no_duplicates)
         json.dumps(fields, ensure_ascii=False).encode("utf-8")
@@ -174,27 +182,34 @@ def _no_duplicates(pairs: list[tuple]) -> dict:
     return fields
 
 
-def _depth(text: str) -> int:
-    """The deepest nesting of brackets outside strings: a scan that never recurses, so that no body can exhaust the stack."""
-    depth = deepest = 0
+def _too_deep(text: str) -> bool:
+    """Whether brackets outside strings nest deeper than MAX_DEPTH: a scan that never recurses, so no body can exhaust the stack."""
+    depth = 0
     for found in STRING_OR_BRACKET.finditer(text):
         if found[0] in "[{":
             depth += 1
-            deepest = max(deepest, depth)
         elif found[0] in "]}":
             depth -= 1
-    return deepest
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 def _as_api_error(error: ValidationError) -> ApiError:
     """The innermost problem, in words; the value itself is not repeated (it may be long, or private)."""
-    problem = max(error.errors(include_url=False, include_context=False, include_input=False), key=lambda e: len(e["loc"]))
+    problem = max(
+        error.errors(include_url=False, include_context=False, include_input=False), key=lambda e: len(e["loc"])
+    )
     param = ""
     for step in problem["loc"]:
         if isinstance(step, int):
             param += f"[{step}]"
-        elif step in Message.model_fields or step in ChatRequest.model_fields or step in ("include_usage", "type", "text"):
-            param += f".{step}" if param else step      # anything else is pydantic's name for a branch of a union
+        elif (
+            step in Message.model_fields
+            or step in ChatRequest.model_fields
+            or step in ("include_usage", "type", "text")
+        ):
+            param += f".{step}" if param else step  # anything else is pydantic's name for a branch of a union
     message = problem["msg"].removeprefix("Value error, ")
     if not param and "stream_options" in message:
         param = "stream_options"

@@ -20,8 +20,16 @@ HELP = "/clear starts anew · /help shows this · /quit leaves (so does Ctrl-D) 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def chat(run: Run, prompt: str | None = None, *, temperature: float = 0.6, top_k: int | None = 50, max_tokens: int = 256,
-         seed: int | None = None, stage: str | None = None) -> None:
+def chat(
+    run: Run,
+    prompt: str | None = None,
+    *,
+    temperature: float = 0.6,
+    top_k: int | None = 50,
+    max_tokens: int = 256,
+    seed: int | None = None,
+    stage: str | None = None,
+) -> None:
     """Chat with the newest model of a run (or the one of `stage`); with a `prompt`, print its answer and return."""
     engine = open_engine(run, stage)
     reply = reply_with(engine, temperature=temperature, top_k=top_k, max_tokens=max_tokens, seed=seed)
@@ -39,8 +47,12 @@ def print_answer(reply: Callable[[list[dict]], Iterable[str]], prompt: str) -> N
     print(flush=True)
 
 
-def converse(reply: Callable[[list[dict]], Iterable[str]], title: str = "", console: Console | None = None,
-             lines: Iterable[str] | None = None) -> list[dict]:
+def converse(
+    reply: Callable[[list[dict]], Iterable[str]],
+    title: str = "",
+    console: Console | None = None,
+    lines: Iterable[str] | None = None,
+) -> list[dict]:
     """The chat loop, until /quit or the end of the input; `reply` maps a conversation to the pieces of an answer.
 
     Returns the conversation. Lines are read from the keyboard with a prompt, or from a pipe without one."""
@@ -69,7 +81,7 @@ def typed(console: Console) -> Iterator[str]:
     try:
         import readline  # noqa: F401  (its import is what gives input() editing and history)
 
-        prompt = "\x01\x1b[1;36m\x02you ›\x01\x1b[0m\x02 "      # \x01 and \x02 tell it what takes no room on the line
+        prompt = "\x01\x1b[1;36m\x02you ›\x01\x1b[0m\x02 "  # \x01 and \x02 tell it what takes no room on the line
     except ImportError:
         pass
     while True:
@@ -93,8 +105,15 @@ def answer(reply, messages: list[dict], line: str, console: Console) -> None:
                 console.out(printable(piece), end="", highlight=False)
             else:
                 sign = "‹python› " if piece.kind == "python" else " = "
-                console.print(sign + printable(piece), end="" if piece.kind == "python" else "\n", style="yellow", markup=False,
-                              highlight=False, emoji=False, soft_wrap=True)
+                console.print(
+                    sign + printable(piece),
+                    end="" if piece.kind == "python" else "\n",
+                    style="yellow",
+                    markup=False,
+                    highlight=False,
+                    emoji=False,
+                    soft_wrap=True,
+                )
             console.file.flush()
     except KeyboardInterrupt:
         console.print(" [dim](stopped)[/]", end="")

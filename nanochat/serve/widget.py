@@ -18,7 +18,7 @@ import ipywidgets as W
 from nanochat.runtime import UserError
 from nanochat.serve.reply import Piece, add, content
 
-REDRAW = 0.05       # seconds between two pictures of a growing answer
+REDRAW = 0.05  # seconds between two pictures of a growing answer
 
 # Turned upside down (column-reverse), a scrolled box stays at its newest line, without a script.
 STYLE = """<style>
@@ -51,7 +51,7 @@ class ChatBox:
         for name, part in {"view": self.view, "input": self.box, "send": self.send, "stop": self.stop}.items():
             part.add_class(f"chat-{name}")
         self.send.on_click(self._on_send)
-        self.box.on_msg(lambda _, message, __: message.get("event") == "submit" and self._on_send())      # the Enter key
+        self.box.on_msg(lambda _, message, __: message.get("event") == "submit" and self._on_send())  # the Enter key
         self.stop.on_click(lambda _: self._cancel.set())
         self.ui = W.VBox([self.view, W.HBox([self.box, self.send, self.stop])], layout=W.Layout(max_width="760px"))
         self._draw()
@@ -76,9 +76,9 @@ class ChatBox:
                     answer["content"] = content(parts)
                     self._draw_if_due()
             finally:
-                getattr(pieces, "close", lambda: None)()        # frees the engine when the answer was stopped
+                getattr(pieces, "close", lambda: None)()  # frees the engine when the answer was stopped
             return "".join(part["text"] for part in parts if part["type"] == "text")
-        except Exception as error:                              # said in the box; a failed question leaves no trace in the history
+        except Exception as error:  # said in the box; a failed question leaves no trace in the history
             self.history = self.history[:-2]
             self._problem = str(error)
             if not isinstance(error, UserError):
@@ -114,7 +114,9 @@ class ChatBox:
         if self._problem:
             turns += f'<div class="empty">{html.escape(self._problem)}</div>'
         turns = turns or '<div class="empty">Nothing has been said yet.</div>'
-        self.view.value = f'{STYLE}<div class="scroll" style="height: {self._height}"><div class="turns">{turns}</div></div>'
+        self.view.value = (
+            f'{STYLE}<div class="scroll" style="height: {self._height}"><div class="turns">{turns}</div></div>'
+        )
         self._drawn = time.monotonic()
 
     def _repr_mimebundle_(self, **options):
@@ -128,5 +130,9 @@ def _as_html(said: str | list[dict]) -> str:
     shown = ""
     for part in said:
         text = html.escape(part["text"])
-        shown += text if part["type"] == "text" else f'<span class="tool">{"= " if part["type"] == "python_output" else ""}{text}</span>'
+        shown += (
+            text
+            if part["type"] == "text"
+            else f'<span class="tool">{"= " if part["type"] == "python_output" else ""}{text}</span>'
+        )
     return shown

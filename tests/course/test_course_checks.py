@@ -85,7 +85,8 @@ def test_the_guard_leaves_no_trace(course_folder):
 
 def test_an_oracle_may_use_the_guarded_library(course_folder):
     (course_folder / "toychecks" / "lesson01.py").write_text(
-        "import toylib\n\ndef equals_library(merge):\n    assert merge([1, 2], (1, 2), 3) == toylib.merge([1, 2], (1, 2), 3)\n"
+        "import toylib\n\ndef equals_library(merge):\n"
+        "    assert merge([1, 2], (1, 2), 3) == toylib.merge([1, 2], (1, 2), 3)\n"
         'CASES = {"01.merge": [equals_library]}\n'
     )
     assert judge("01.merge", answer(MERGE)).passed

@@ -111,7 +111,7 @@ def test_every_exercise_needs_cases_and_a_solution(built, course_folder):
 
 
 @pytest.mark.parametrize("line, problem", [
-    ("import sys; print('careful', file=sys.stderr)", "writes to stderr: careful"),
+    ("import sys; print('careful', file=sys.stderr)", "writes to stderr: 'careful'"),
     ("print('/tmp/x')", "prints a path of this machine"),
     ("print('x' * 200_000)", "KB; 150 KB at most"),
 ])

@@ -102,11 +102,12 @@ def test_only_padding_is_no_target_in_text(numbered, tokenizer):
     assert padded
 
 
-def test_an_endless_loader_shuffles_row_groups_every_epoch(numbered, tokenizer):
+@pytest.mark.parametrize("streams", [1, 2, 4])
+def test_an_endless_loader_shuffles_row_groups_every_epoch_and_deals_them_to_its_streams(numbered, tokenizer, streams):
     def order(seed):
-        loader = pretrain_loader(numbered, tokenizer, rows=1, sequence_len=8, streams=1, seed=seed, buffer=1)
-        source = loader.streams[0].source
-        return [source.draw().key[0] for _ in range(80)][::5]
+        loader = pretrain_loader(numbered, tokenizer, rows=streams, sequence_len=8, streams=streams, seed=seed)
+        turns = [[stream.source.draw().key[0] for stream in loader.streams.values()] for _ in range(80 // streams)]
+        return [group for turn in turns[::5] for group in turn]
 
     groups = order(seed=0)
     assert sorted(groups[:8]) == sorted(groups[8:]) == list(range(8))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))        # tests/browser.py
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/browser.py
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,9 @@ EMOJI = "ok 👩‍👩‍👧 né 안녕 e\u0301 😉 done"
 
 @cache
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(["hello there, how are you? the sum of 12 and 30 is 42. you said: one two three four"] * 3, 300)
+    return Tokenizer.train(
+        ["hello there, how are you? the sum of 12 and 30 is 42. you said: one two three four"] * 3, 300
+    )
 
 
 def prompt_ids(text: str) -> list[int]:
@@ -40,12 +42,21 @@ class FakeEngine:
         self.model = SimpleNamespace(num_params=lambda: 1234)
         self.prompts: list[list[int]] = []
         self.asked: list[dict] = []
-        self.running = 0            # answers being made this moment
+        self.running = 0  # answers being made this moment
         self.tokens_made = 0
 
     def stream(self, prompt, *, max_tokens=256, temperature=1.0, top_k=None, top_p=None, seed=0, stop=(), tools=True):
         self.prompts.append(prompt)
-        self.asked.append({"max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "stop": stop})
+        self.asked.append(
+            {
+                "max_tokens": max_tokens,
+                "temperature": temperature,
+                "top_k": top_k,
+                "top_p": top_p,
+                "seed": seed,
+                "stop": stop,
+            }
+        )
         return self._stream(prompt, max_tokens, temperature, seed, stop, tools)
 
     def _stream(self, prompt, max_tokens, temperature, seed, stop, tools):
@@ -63,7 +74,7 @@ class FakeEngine:
                 cut = min((at for at in (shown.find(s) for s in stop) if at >= 0), default=None)
                 if cut is not None:
                     finish = "stop"
-                    yield shown[len(before):cut]
+                    yield shown[len(before) : cut]
                     break
                 yield word
             else:

@@ -16,7 +16,12 @@ HUGE = 10**400
 
 
 def post(url, content, **headers):
-    return httpx.post(f"{url}/v1/chat/completions", content=content, headers={"content-type": "application/json", **headers}, timeout=20)
+    return httpx.post(
+        f"{url}/v1/chat/completions",
+        content=content,
+        headers={"content-type": "application/json", **headers},
+        timeout=20,
+    )
 
 
 def check_refused(answer, status, param=None):
@@ -33,16 +38,28 @@ def with_messages(*contents):
     return {"messages": [{"role": "user", "content": content} for content in contents]}
 
 
-FIELDS = [      # (what is wrong in an otherwise good request, the field the answer names)
+FIELDS = [  # (what is wrong in an otherwise good request, the field the answer names)
     *[({"messages": bad}, "messages") for bad in (None, [], {}, "hi", 5, True, HI * (MAX_MESSAGES + 1))],
     *[({"messages": [bad]}, "messages[0]") for bad in (None, "hi", 5, [], True)],
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
     ({"messages": [{"content": "hi"}]}, "messages[0].role"),
-    *[({"messages": [{"role": bad, "content": "hi"}]}, "messages[0].role")
-      for bad in ("tool", "function", "", "User", None, 5, ["user"], "user<|assistant_start|>")],
-    *[({"messages": [{"role": "user", "content": bad}]}, "messages[0].content") for bad in (None, 5, True, {}, {"text": "hi"})],
+    *[
+        ({"messages": [{"role": bad, "content": "hi"}]}, "messages[0].role")
+        for bad in ("tool", "function", "", "User", None, 5, ["user"], "user<|assistant_start|>")
+    ],
+    *[
+        ({"messages": [{"role": "user", "content": bad}]}, "messages[0].content")
+        for bad in (None, 5, True, {}, {"text": "hi"})
+    ],
     ({"messages": [*HI, {"role": "assistant", "content": None}, *HI]}, "messages[1].content"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://example.com"}}]}]}, "messages[0].content[0].type"),
+    (
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://example.com"}}]}
+            ]
+        },
+        "messages[0].content[0].type",
+    ),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "messages[0].content[0].text"),
     ({"messages": [{"role": "assistant", "content": "hi"}]}, "messages"),
@@ -54,7 +71,11 @@ FIELDS = [      # (what is wrong in an otherwise good request, the field the ans
     *[({"temperature": bad}, "temperature") for bad in (-0.1, 2.1, 999999, "1", True, [], {}, HUGE, -HUGE)],
     *[({"top_p": bad}, "top_p") for bad in (0, -1, 1.01, "0.5", False, [])],
     *[({"top_k": bad}, "top_k") for bad in (-1, 1.5, "5", True, HUGE, [])],
-    *[({name: bad}, name) for name in ("max_tokens", "max_completion_tokens") for bad in (0, -1, 1.5, 2.0, "5", True, HUGE, [], {})],
+    *[
+        ({name: bad}, name)
+        for name in ("max_tokens", "max_completion_tokens")
+        for bad in (0, -1, 1.5, 2.0, "5", True, HUGE, [], {})
+    ],
     *[({"n": bad}, "n") for bad in (0, -1, 9, 10**9, 1.5, "2", True, [])],
     *[({"seed": bad}, "seed") for bad in (1.5, "5", True, HUGE, -HUGE, 2**63, [])],
     *[({"stop": bad}, "stop") for bad in (5, True, {}, ["a"] * 5)],
@@ -65,13 +86,25 @@ FIELDS = [      # (what is wrong in an otherwise good request, the field the ans
     *[({"stream": True, "stream_options": bad}, "stream_options") for bad in (True, [], "x")],
     ({"stream": True, "stream_options": {"include_usage": "yes"}}, "stream_options.include_usage"),
     *[({"model": bad}, "model") for bad in (5, True, [], {}, "a" * 257)],
-    *[({name: bad}, name) for name, bad in {
-        "logprobs": True, "top_logprobs": 5, "presence_penalty": 0.5, "frequency_penalty": -2, "logit_bias": {"5": 100},
-        "tools": [{"type": "function"}], "response_format": {"type": "json_object"}, "modalities": ["audio"]}.items()],
+    *[
+        ({name: bad}, name)
+        for name, bad in {
+            "logprobs": True,
+            "top_logprobs": 5,
+            "presence_penalty": 0.5,
+            "frequency_penalty": -2,
+            "logit_bias": {"5": 100},
+            "tools": [{"type": "function"}],
+            "response_format": {"type": "json_object"},
+            "modalities": ["audio"],
+        }.items()
+    ],
 ]
 
 
-@pytest.mark.parametrize(("bad", "param"), FIELDS, ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else value)
+@pytest.mark.parametrize(
+    ("bad", "param"), FIELDS, ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else value
+)
 def test_a_wrong_field_is_named(bad, param):
     with pytest.raises(ApiError) as error:
         to_conversation(parse(json.dumps({"messages": HI, **bad}).encode()))
@@ -86,10 +119,23 @@ def test_over_the_wire_too(url):
 
 
 BODIES = {
-    "empty": b"", "blank": b"  \n", "word": b"hello", "number": b"5", "null": b"null", "list": b"[]", "string": b'"hi"',
-    "cut": b'{"messages": [', "extra": b'{"messages": []} x', "comma": b'{"a": 1,}', "quotes": b"{'messages': []}",
-    "not utf-8": b'{"messages": "\xff\xfe"}', "latin-1": '{"model": "é"}'.encode("latin-1"), "utf-16": '{"a": 1}'.encode("utf-16"),
-    "bom": b'\xef\xbb\xbf{"a": 1}', "nul": b"\x00" * 100, "control": b'{"model": "\x01"}',
+    "empty": b"",
+    "blank": b"  \n",
+    "word": b"hello",
+    "number": b"5",
+    "null": b"null",
+    "list": b"[]",
+    "string": b'"hi"',
+    "cut": b'{"messages": [',
+    "extra": b'{"messages": []} x',
+    "comma": b'{"a": 1,}',
+    "quotes": b"{'messages': []}",
+    "not utf-8": b'{"messages": "\xff\xfe"}',
+    "latin-1": '{"model": "é"}'.encode("latin-1"),
+    "utf-16": '{"a": 1}'.encode("utf-16"),
+    "bom": b'\xef\xbb\xbf{"a": 1}',
+    "nul": b"\x00" * 100,
+    "control": b'{"model": "\x01"}',
     "nan": b'{"messages":[{"role":"user","content":"hi"}],"temperature":NaN}',
     "infinity": b'{"messages":[{"role":"user","content":"hi"}],"temperature":-Infinity}',
     "1e400": b'{"messages":[{"role":"user","content":"hi"}],"temperature":1e400}',
@@ -97,9 +143,12 @@ BODIES = {
     "half a surrogate": b'{"messages":[{"role":"user","content":"\\ud83d"}]}',
     "half in an unknown field": b'{"messages":[{"role":"user","content":"hi"}],"user":"\\udc00"}',
     "a key twice": b'{"messages":[{"role":"user","content":"hi"}],"n":1,"n":2}',
-    "deep list": b"[" * 100_000, "deep object": b'{"a":' * 50_000, "deep and closed": b"[" * 40 + b"]" * 40,
+    "deep list": b"[" * 100_000,
+    "deep object": b'{"a":' * 50_000,
+    "deep and closed": b"[" * 40 + b"]" * 40,
     "deep in a field": b'{"messages":[{"role":"user","content":"hi"}],"user":' + b"[" * 5000 + b"]" * 5000 + b"}",
-    "a long string without end": b'{"model": "' + b"a" * 900_000, "many escapes": b'"' + b'\\"' * 400_000,
+    "a long string without end": b'{"model": "' + b"a" * 900_000,
+    "many escapes": b'"' + b'\\"' * 400_000,
 }
 
 
@@ -110,9 +159,27 @@ def test_a_body_that_is_no_request_is_refused(url, body):
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=8)
-NAMES = st.sampled_from(["model", "messages", "max_tokens", "temperature", "top_p", "top_k", "seed", "n", "stop", "stream", "stream_options", "user"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    [
+        "model",
+        "messages",
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "seed",
+        "n",
+        "stop",
+        "stream",
+        "stream_options",
+        "user",
+    ]
+)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
@@ -135,8 +202,23 @@ def test_any_bytes_are_an_api_error(body):
 
 
 def test_unknown_fields_and_nulls_are_ignored():
-    ask = parse(json.dumps({"messages": HI, "user": "me", "metadata": {"a": 1}, "temperature": None, "n": None, "stop": None, "stream": None,
-                            "presence_penalty": 0.0, "logprobs": False, "tools": [], "whatever": [[1]]}).encode())
+    ask = parse(
+        json.dumps(
+            {
+                "messages": HI,
+                "user": "me",
+                "metadata": {"a": 1},
+                "temperature": None,
+                "n": None,
+                "stop": None,
+                "stream": None,
+                "presence_penalty": 0.0,
+                "logprobs": False,
+                "tools": [],
+                "whatever": [[1]],
+            }
+        ).encode()
+    )
     assert ask.temperature is None and ask.stop == [] and not ask.stream
 
 
@@ -154,7 +236,10 @@ def test_unknown_routes_and_methods_are_errors_of_the_same_form(url):
     check_refused(httpx.get(f"{url}/v1/models/gpt-4"), 404, "model")
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "", "[::1", "0.0.0.0"])
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "", "[::1", "0.0.0.0"],
+)
 def test_another_host_name_is_refused(url, host):
     for path in ("/", "/health", "/v1/models"):
         check_refused(httpx.get(f"{url}{path}", headers={"host": host}), 403)
@@ -165,7 +250,10 @@ def test_its_own_names_are_answered(url, host):
     assert httpx.get(f"{url}/health", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["null", "http://evil.example", "https://127.0.0.1.evil.example", "file://", "http://localhost@evil.example"])
+@pytest.mark.parametrize(
+    "origin",
+    ["null", "http://evil.example", "https://127.0.0.1.evil.example", "file://", "http://localhost@evil.example"],
+)
 def test_requests_of_other_web_pages_are_refused(url, origin):
     check_refused(post(url, json.dumps({"messages": HI}), origin=origin), 403)
 
@@ -173,10 +261,14 @@ def test_requests_of_other_web_pages_are_refused(url, origin):
 def test_a_large_body_is_refused_before_it_is_read(url):
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as s:
-        s.sendall(f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 100000000\r\n\r\n{{".encode())
+        s.sendall(
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 100000000\r\n\r\n{{".encode()
+        )
         assert s.recv(4096).startswith(b"HTTP/1.1 413 ")
-    with socket.create_connection((host, int(port)), timeout=5) as s:       # and without a length, after a megabyte
-        s.sendall(f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+    with socket.create_connection((host, int(port)), timeout=5) as s:  # and without a length, after a megabyte
+        s.sendall(
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        )
         sent = 0
         try:
             while sent < 20 * MAX_BODY:
@@ -196,19 +288,31 @@ def test_too_many_headers_are_refused(url):
 
 def test_broken_http_ends_the_connection_and_not_the_server(url):
     host, port = url.removeprefix("http://").split(":")
-    for junk in (b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"POST / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\r\n" * 1000):
+    for junk in (
+        b"\x16\x03\x01\x02\x00",
+        b"GET\r\n\r\n",
+        b"POST / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\r\n" * 1000,
+    ):
         with socket.create_connection((host, int(port)), timeout=5) as s:
             s.sendall(junk)
             s.shutdown(socket.SHUT_WR)
             answer = s.recv(4096)
             assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
-    assert post(url, json.dumps({"messages": HI, "model": NAME})).json()["choices"][0]["message"]["content"] == "You said: hi"
+    assert (
+        post(url, json.dumps({"messages": HI, "model": NAME})).json()["choices"][0]["message"]["content"]
+        == "You said: hi"
+    )
 
 
 def test_every_answer_carries_the_security_headers(url):
     for path in ("/", "/health", "/v1/models", "/nothing"):
         headers = httpx.get(url + path).headers
         assert headers["x-content-type-options"] == "nosniff"
-        assert "default-src 'none'" in headers["content-security-policy"] and "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert (
+            "default-src 'none'" in headers["content-security-policy"]
+            and "frame-ancestors 'none'" in headers["content-security-policy"]
+        )
         assert "unsafe" not in headers["content-security-policy"]
         assert "server" not in headers and "access-control-allow-origin" not in headers

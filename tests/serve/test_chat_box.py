@@ -23,7 +23,10 @@ def press(button):
 def test_say_blocks_and_returns_the_answer():
     chat, _ = box()
     assert chat.say("hello there") == "You said: hello there"
-    assert chat.history == [{"role": "user", "content": "hello there"}, {"role": "assistant", "content": "You said: hello there"}]
+    assert chat.history == [
+        {"role": "user", "content": "hello there"},
+        {"role": "assistant", "content": "You said: hello there"},
+    ]
     assert "You said: hello there" in chat.view.value
     assert chat.say("sum 12+30") == "The sum is 42."
     assert [part["type"] for part in chat.history[-1]["content"]] == ["text", "python", "python_output", "text"]
@@ -114,6 +117,11 @@ def test_any_function_that_yields_text_will_do():
 
 def test_its_parts_can_be_found_by_class():
     chat, _ = box()
-    for part, name in ((chat.view, "chat-view"), (chat.box, "chat-input"), (chat.send, "chat-send"), (chat.stop, "chat-stop")):
+    for part, name in (
+        (chat.view, "chat-view"),
+        (chat.box, "chat-input"),
+        (chat.send, "chat-send"),
+        (chat.stop, "chat-stop"),
+    ):
         assert name in part._dom_classes
     assert "application/vnd.jupyter.widget-view+json" in chat._repr_mimebundle_()

@@ -25,8 +25,13 @@ def page(window, url):
     """A fresh page. It fails the test when a script fails, or anything is asked of another server."""
     page, wrong = window.new_page(), []
     page.on("pageerror", lambda error: wrong.append(f"script error: {error}"))
-    page.on("request", lambda request: None if request.url.startswith((url, "data:")) else wrong.append(f"request: {request.url}"))
-    page.on("console", lambda message: wrong.append(message.text) if "Content Security Policy" in message.text else None)
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith((url, "data:")) else wrong.append(f"request: {request.url}"),
+    )
+    page.on(
+        "console", lambda message: wrong.append(message.text) if "Content Security Policy" in message.text else None
+    )
     page.goto(url)
     yield page
     page.close()
@@ -71,7 +76,11 @@ def test_shift_enter_makes_a_line_and_enter_sends(page):
 def test_the_answer_grows_and_stop_ends_it(page, engine):
     send(page, "count 400")
     sizes = []
-    wait_until(lambda: sizes.append(len(last_answer(page).inner_text()) if last_answer(page).count() else 0) or len(set(sizes)) > 4)
+    wait_until(
+        lambda: (
+            sizes.append(len(last_answer(page).inner_text()) if last_answer(page).count() else 0) or len(set(sizes)) > 4
+        )
+    )
     assert sizes == sorted(sizes)
     page.click("#stop")
     finished(page)
@@ -81,7 +90,7 @@ def test_the_answer_grows_and_stop_ends_it(page, engine):
     expect(page.locator(".message.assistant .facts")).to_have_text("stopped")
     page.wait_for_timeout(100)
     assert last_answer(page).inner_text() == stopped
-    send(page, "and now")       # the conversation goes on
+    send(page, "and now")  # the conversation goes on
     expect(last_answer(page)).to_have_text("You said: and now")
 
 
@@ -125,8 +134,14 @@ def test_an_answer_can_be_asked_for_again(page, engine):
 def test_commands_set_the_sampling_and_reach_the_engine(page, engine):
     page.fill("#prompt", "/t")
     expect(page.locator("#commands li")).to_have_count(2)
-    for line, reply in {"/temperature 0": "temperature 0, top-k 50", "/topk 5": "temperature 0, top-k 5", "/topk -1": "takes a number",
-                        "/temperature hot": "takes a number", "/help": "/clear", "/what": "no command /what"}.items():
+    for line, reply in {
+        "/temperature 0": "temperature 0, top-k 50",
+        "/topk 5": "temperature 0, top-k 5",
+        "/topk -1": "takes a number",
+        "/temperature hot": "takes a number",
+        "/help": "/clear",
+        "/what": "no command /what",
+    }.items():
         send(page, line)
         expect(page.locator(".note").last).to_contain_text(reply)
     send(page, "hello")
@@ -194,12 +209,27 @@ def test_a_conversation_longer_than_the_context_drops_its_oldest_turns(window):
 
 
 PAYLOADS = [
-    "<script>window.hit = 1</script>", "<img src=x onerror='window.hit = 1'>", "<svg onload='window.hit = 1'></svg>", "<svg/onload=hit=1>",
-    "<iframe srcdoc='<script>parent.hit = 1</script>'></iframe>", "<a href='javascript:window.hit=1'>click</a>", "[click](javascript:hit=1)",
-    "![x](http://example.invalid/steal.png)", "</p></article><script>hit=1</script>", "<style>@import url(http://example.invalid/x.css)</style>",
-    "<input autofocus onfocus=hit=1>", "<details open ontoggle=hit=1>", "&lt;script&gt;hit=1&lt;/script&gt;", "<link rel=stylesheet href=//example.invalid>",
-    "<math><mtext><table><mglyph><style><img src=x onerror=hit=1>", "'-hit=1-'", "\" onmouseover=\"hit=1", "${hit=1} {{hit=1}} `hit=1`",
-    "<meta http-equiv=refresh content='0;url=http://example.invalid'>", "<base href='http://example.invalid/'>", "\u202ehit\u202c\u2028<b>",
+    "<script>window.hit = 1</script>",
+    "<img src=x onerror='window.hit = 1'>",
+    "<svg onload='window.hit = 1'></svg>",
+    "<svg/onload=hit=1>",
+    "<iframe srcdoc='<script>parent.hit = 1</script>'></iframe>",
+    "<a href='javascript:window.hit=1'>click</a>",
+    "[click](javascript:hit=1)",
+    "![x](http://example.invalid/steal.png)",
+    "</p></article><script>hit=1</script>",
+    "<style>@import url(http://example.invalid/x.css)</style>",
+    "<input autofocus onfocus=hit=1>",
+    "<details open ontoggle=hit=1>",
+    "&lt;script&gt;hit=1&lt;/script&gt;",
+    "<link rel=stylesheet href=//example.invalid>",
+    "<math><mtext><table><mglyph><style><img src=x onerror=hit=1>",
+    "'-hit=1-'",
+    '" onmouseover="hit=1',
+    "${hit=1} {{hit=1}} `hit=1`",
+    "<meta http-equiv=refresh content='0;url=http://example.invalid'>",
+    "<base href='http://example.invalid/'>",
+    "\u202ehit\u202c\u2028<b>",
 ]
 
 
@@ -214,8 +244,14 @@ def test_nothing_that_is_said_becomes_markup(page):
     send(page, "sum '<img src=x onerror=hit=1>'")
     finished(page)
     expect(page.locator(".tool-code")).to_have_text("'<img src=x onerror=hit=1>'")
-    page.route("**/v1/chat/completions", lambda route: route.fulfill(
-        status=400, content_type="application/json", body=json.dumps({"error": {"message": "<img src=x onerror=hit=1>"}})))
+    page.route(
+        "**/v1/chat/completions",
+        lambda route: route.fulfill(
+            status=400,
+            content_type="application/json",
+            body=json.dumps({"error": {"message": "<img src=x onerror=hit=1>"}}),
+        ),
+    )
     send(page, "hello")
     expect(page.locator(".error span")).to_have_text("<img src=x onerror=hit=1>")
     page.wait_for_timeout(100)
@@ -237,7 +273,7 @@ def test_everything_works_from_the_keyboard_and_has_a_name(page):
 
 
 def test_light_and_dark_both_read_well_and_the_choice_is_kept(page):
-    def contrast():      # of body text on the page (WCAG wants 4.5)
+    def contrast():  # of body text on the page (WCAG wants 4.5)
         return page.evaluate("""() => {
             const light = css => { const [r, g, b] = css.match(/[\\d.]+/g).map(v => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; });
                 return .2126 * r + .7152 * g + .0722 * b; };

@@ -19,7 +19,9 @@ from nanochat.serve.export.hf import to_hf
 from nanochat.serve.export.tiktoken import load, to_tiktoken
 from nanochat.tokenizer import Tokenizer
 
-TEXT = ["The quick brown fox jumps over 123 lazy dogs; don't we'll I'VE éàü 안녕하세요 😉\n\n  x = 5\r\n\tfoo, the sum of 12 and 30 is 42."] * 3
+TEXT = [
+    "The quick brown fox jumps over 123 lazy dogs; don't we'll I'VE éàü 안녕하세요 😉\n\n  x = 5\r\n\tfoo, the sum of 12 and 30 is 42."
+] * 3
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,9 @@ def tokenizer():
 
 def make_model(tokenizer, n_kv_head=2, seed=1):
     """A small model with nothing left at zero."""
-    config = GPTConfig(sequence_len=96, vocab_size=tokenizer.vocab_size, n_layer=2, n_head=4, n_kv_head=n_kv_head, n_embd=64)
+    config = GPTConfig(
+        sequence_len=96, vocab_size=tokenizer.vocab_size, n_layer=2, n_head=4, n_kv_head=n_kv_head, n_embd=64
+    )
     model = GPT(config).init_weights(seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -62,10 +66,14 @@ def test_transformers_chats_as_the_engine_does(tmp_path, tokenizer, model):
     folder = to_hf(model, tokenizer, tmp_path / "hf")
     theirs, their_tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     messages = [{"role": "user", "content": "don't 12345 안녕 😉"}]
-    ids = their_tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
+    ids = their_tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )["input_ids"]
     assert ids[0].tolist() == tokenizer.render_for_completion({"messages": messages})
     with torch.no_grad():
-        answer = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)[0, ids.size(1):]
+        answer = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)[
+            0, ids.size(1) :
+        ]
     [[completion]] = Engine(model, tokenizer).generate([ids[0].tolist()], max_tokens=20, temperature=0, tools=False)
     assert answer.tolist() == completion.ids
 
@@ -92,8 +100,15 @@ def compiled(folder):
     subprocess.run(["cc", "-O2", *strict, "-o", folder / "run", folder / "run.c", "-lm"], check=True)
 
     def run(*arguments, stdin="", check=True):
-        return subprocess.run([folder / "run", folder / "model.bin", *arguments], input=stdin, capture_output=True, text=True,
-                              check=check, encoding="utf-8", errors="replace")
+        return subprocess.run(
+            [folder / "run", folder / "model.bin", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=check,
+            encoding="utf-8",
+            errors="replace",
+        )
 
     return run
 
@@ -155,9 +170,25 @@ def parts_of_run_c(tmp_path_factory, tokenizer, model):
     """run.c's encoder and calculator, each as a function of a text; one process for all questions."""
     folder = to_c(model, tokenizer, tmp_path_factory.mktemp("c") / "out")
     (folder / "test.c").write_text(ENCODER)
-    subprocess.run(["cc", "-O1", "-fsanitize=address,undefined", "-Wno-unused-function", "-o", folder / "test", folder / "test.c", "-lm"], check=True)
-    processes = {what: subprocess.Popen([folder / "test", folder / "model.bin", what], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-                 for what in ("encode", "calculate")}
+    subprocess.run(
+        [
+            "cc",
+            "-O1",
+            "-fsanitize=address,undefined",
+            "-Wno-unused-function",
+            "-o",
+            folder / "test",
+            folder / "test.c",
+            "-lm",
+        ],
+        check=True,
+    )
+    processes = {
+        what: subprocess.Popen(
+            [folder / "test", folder / "model.bin", what], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for what in ("encode", "calculate")
+    }
 
     def ask(what, text):
         process = processes[what]
@@ -171,20 +202,56 @@ def parts_of_run_c(tmp_path_factory, tokenizer, model):
         assert process.returncode == 0
 
 
-odd = st.text(alphabet=st.one_of(st.sampled_from(list("aZſé5٣½ \t\n\r\u00a0\u2003\u3000'’.,-!?😉안\u0301\u200b")), st.characters(codec="utf-8")), max_size=40)
-pieces = st.lists(st.sampled_from(["'s", "'LL", "'Re", "'ſ", "don't", "12345", "  ", " \n ", "\r\n", "<|bos|>", "The", " quick", "안녕하세요", "😉😉", "'"]), max_size=12)
+odd = st.text(
+    alphabet=st.one_of(
+        st.sampled_from(list("aZſé5٣½ \t\n\r\u00a0\u2003\u3000'’.,-!?😉안\u0301\u200b")), st.characters(codec="utf-8")
+    ),
+    max_size=40,
+)
+pieces = st.lists(
+    st.sampled_from(
+        [
+            "'s",
+            "'LL",
+            "'Re",
+            "'ſ",
+            "don't",
+            "12345",
+            "  ",
+            " \n ",
+            "\r\n",
+            "<|bos|>",
+            "The",
+            " quick",
+            "안녕하세요",
+            "😉😉",
+            "'",
+        ]
+    ),
+    max_size=12,
+)
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.one_of(odd, pieces.map("".join)))
 def test_the_c_program_encodes_as_the_tokenizer_does(parts_of_run_c, tokenizer, text):
-    text = text.replace("\0", "")       # ends a C string
+    text = text.replace("\0", "")  # ends a C string
     assert [int(i) for i in parts_of_run_c("encode", text).split()] == tokenizer.encode(text)
 
 
-numbers = st.one_of(st.integers(0, 9999).map(str), st.sampled_from(["1,234", "12,345.5", "0.1", "2.50", "007", "1,23", ".5", "5.", "00"]))
-sums = st.recursive(numbers, lambda inner: st.tuples(inner, st.sampled_from([" + ", "-", "*", "/", " - "]), inner).map("".join)
-                    | inner.map(lambda s: f"({s})") | inner.map(lambda s: f"-{s}"), max_leaves=6)
+numbers = st.one_of(
+    st.integers(0, 9999).map(str),
+    st.sampled_from(["1,234", "12,345.5", "0.1", "2.50", "007", "1,23", ".5", "5.", "00"]),
+)
+sums = st.recursive(
+    numbers,
+    lambda inner: (
+        st.tuples(inner, st.sampled_from([" + ", "-", "*", "/", " - "]), inner).map("".join)
+        | inner.map(lambda s: f"({s})")
+        | inner.map(lambda s: f"-{s}")
+    ),
+    max_leaves=6,
+)
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
@@ -197,7 +264,10 @@ def test_the_c_program_calculates_as_the_sandbox_does(parts_of_run_c, expression
         assert got == str(expected)
 
 
-@pytest.mark.parametrize("text", ["", "x", "2**3", "1/0", "(1", "1)", "1 2", "'a'.count('a')", "9" * 100, "(" * 100, "1+", "--", "1e5", "5 % 2"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "2**3", "1/0", "(1", "1)", "1 2", "'a'.count('a')", "9" * 100, "(" * 100, "1+", "--", "1e5", "5 % 2"],
+)
 def test_what_is_no_sum_has_no_result(parts_of_run_c, text):
     assert parts_of_run_c("calculate", text) == "None"
 
@@ -210,7 +280,9 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path, tokenizer, model)
 
 
 def test_a_failed_export_leaves_nothing(tmp_path, tokenizer, model, monkeypatch):
-    monkeypatch.setattr(type(tokenizer), "to_hf", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        type(tokenizer), "to_hf", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(UserError, match="No space left on device"):
         to_hf(model, tokenizer, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -228,5 +300,11 @@ def test_a_foreign_split_pattern_and_an_unknown_format_are_refused(tmp_path, tok
 def test_the_config_says_what_transformers_needs(tmp_path, tokenizer, model):
     folder = to_hf(model, tokenizer, tmp_path / "hf")
     config = json.loads((folder / "config.json").read_text())
-    assert (config["model_type"], config["vocab_size"], config["max_position_embeddings"]) == ("nanochat", tokenizer.vocab_size, 96)
-    assert config["eos_token_id"][0] == tokenizer.special["<|assistant_end|>"] and config["bos_token_id"] == tokenizer.bos
+    assert (config["model_type"], config["vocab_size"], config["max_position_embeddings"]) == (
+        "nanochat",
+        tokenizer.vocab_size,
+        96,
+    )
+    assert (
+        config["eos_token_id"][0] == tokenizer.special["<|assistant_end|>"] and config["bos_token_id"] == tokenizer.bos
+    )

@@ -12,8 +12,12 @@ from nanochat.serve.reply import reply_with
 from nanochat.serve.terminal import print_answer
 from nanochat.serve.widget import ChatBox
 
-PARTS = [{"type": "text", "text": "ab"}, {"type": "python", "text": CALL}, {"type": "python_output", "text": RESULT},
-         {"type": "text", "text": SAID[2:]}]
+PARTS = [
+    {"type": "text", "text": "ab"},
+    {"type": "python", "text": CALL},
+    {"type": "python_output", "text": RESULT},
+    {"type": "text", "text": SAID[2:]},
+]
 
 
 @pytest.fixture(scope="module")
@@ -64,22 +68,38 @@ def test_stop_and_length(client):
     stopped = client.chat.completions.create(**ask(stop=["ok"])).choices[0]
     assert (stopped.message.content, stopped.finish_reason) == ("ab", "stop")
     cut = client.chat.completions.create(**ask(max_tokens=2))
-    assert (cut.choices[0].message.content, cut.choices[0].finish_reason, cut.usage.completion_tokens) == ("ab", "length", 2)
+    assert (cut.choices[0].message.content, cut.choices[0].finish_reason, cut.usage.completion_tokens) == (
+        "ab",
+        "length",
+        2,
+    )
 
 
 def test_odd_settings_are_served(url):
-    for options in ({"top_k": 0}, {"top_k": 10**6}, {"top_p": 1e-300}, {"temperature": 1e-300}, {"seed": -(2**63)}, {"seed": 2**63 - 1},
-                    {"max_tokens": 1}, {"top_p": 1, "top_k": 1, "temperature": 2}):
+    for options in (
+        {"top_k": 0},
+        {"top_k": 10**6},
+        {"top_p": 1e-300},
+        {"temperature": 1e-300},
+        {"seed": -(2**63)},
+        {"seed": 2**63 - 1},
+        {"max_tokens": 1},
+        {"top_p": 1, "top_k": 1, "temperature": 2},
+    ):
         answer = httpx.post(f"{url}/v1/chat/completions", json=ask(**{"max_tokens": 3, **options}), timeout=20)
         assert answer.status_code == 200, (options, answer.text)
 
 
 def test_a_context_with_room_for_one_token(engine):
-    small = Engine(rigged_model(tokenizer(), sequence_len=len(prompt_ids("hello")) + 1), tokenizer(), dtype=torch.float32)
+    small = Engine(
+        rigged_model(tokenizer(), sequence_len=len(prompt_ids("hello")) + 1), tokenizer(), dtype=torch.float32
+    )
     with live(small) as url:
         answer = httpx.post(f"{url}/v1/chat/completions", json=ask(), timeout=20).json()
         assert (answer["choices"][0]["message"]["content"], answer["choices"][0]["finish_reason"]) == ("a", "length")
-        refused = httpx.post(f"{url}/v1/chat/completions", json=ask(messages=[{"role": "user", "content": "hello!"}]), timeout=20)
+        refused = httpx.post(
+            f"{url}/v1/chat/completions", json=ask(messages=[{"role": "user", "content": "hello!"}]), timeout=20
+        )
         assert refused.status_code == 400 and refused.json()["error"]["code"] == "context_length_exceeded"
 
 

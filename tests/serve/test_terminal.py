@@ -94,21 +94,34 @@ converse(reply_with(FakeEngine(context=8192, delay=0.01), max_tokens=8000), "tes
 
 
 def test_lines_of_a_pipe_are_answered_without_a_prompt():
-    done = subprocess.run([sys.executable, "-c", PROGRAM.format(here=str(HERE))], input="hello\nné 😉\n", capture_output=True, text=True,
-                          check=False, env={**os.environ, "PYTHONIOENCODING": "utf-8"}, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(here=str(HERE))],
+        input="hello\nné 😉\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        timeout=60,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "You said: hello\nYou said: né 😉\n", "")
 
 
 def test_at_a_keyboard_there_is_a_prompt_and_ctrl_d_leaves():
     keyboard, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM.format(here=str(HERE))], stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(here=str(HERE))],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        close_fds=True,
+    )
     os.close(theirs)
-    seen = ""
+    seen = b""
 
     def read_until(text, after=""):
         nonlocal seen
-        while text not in (seen.partition(after)[2] if after else seen):
-            seen += os.read(keyboard, 4096).decode(errors="replace")
+        while text.encode() not in (seen.partition(after.encode())[2] if after else seen):
+            seen += os.read(keyboard, 4096)
 
     try:
         read_until("you ›")
@@ -122,7 +135,9 @@ def test_at_a_keyboard_there_is_a_prompt_and_ctrl_d_leaves():
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_chat():
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM.format(here=str(HERE))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(here=str(HERE))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     process.stdin.write("count 3000\n")
     process.stdin.flush()
     assert process.stdout.read(6) == "0 1 2 "

@@ -39,14 +39,32 @@ def jupyter_lab(folder, subshells: str):
     nbformat.write(notebook, folder / "chat.ipynb")
     settings = folder / "settings"
     settings.mkdir()
-    (settings / "overrides.json").write_text(json.dumps({
-        "@jupyterlab/apputils-extension:kernels-settings": {"commsOverSubshells": subshells},
-        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}))
+    (settings / "overrides.json").write_text(
+        json.dumps(
+            {
+                "@jupyterlab/apputils-extension:kernels-settings": {"commsOverSubshells": subshells},
+                "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+            }
+        )
+    )
     port = free_port()
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0",
-               f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={folder}",
-               f"--LabApp.app_settings_dir={settings}", "--LabApp.news_url=None"]
-    home = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "RUNTIME")} | {"JUPYTERLAB_SETTINGS_DIR": str(folder / "user")}
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        f"--port={port}",
+        "--ServerApp.port_retries=0",
+        f"--IdentityProvider.token={TOKEN}",
+        "--LabApp.expose_app_in_browser=True",
+        f"--ServerApp.root_dir={folder}",
+        f"--LabApp.app_settings_dir={settings}",
+        "--LabApp.news_url=None",
+    ]
+    home = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "RUNTIME")} | {
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "user")
+    }
     with open(folder / "lab.log", "w") as log:
         lab = subprocess.Popen(command, cwd=folder, env=os.environ | home, stdout=log, stderr=log)
     try:
@@ -72,7 +90,10 @@ def test_the_chat_box_answers_in_jupyterlab(tmp_path, chromium, subshells):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(url)
         page.evaluate("window.jupyterapp.restored")
-        page.wait_for_function("""() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'""", timeout=60_000)
+        page.wait_for_function(
+            """() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'""",
+            timeout=60_000,
+        )
         page.evaluate("""() => { const app = window.jupyterapp, notebook = app.shell.currentWidget.content;
             notebook.activeCellIndex = 0; void app.commands.execute('notebook:run-cell'); }""")
 
@@ -108,15 +129,19 @@ def test_the_chat_box_answers_in_jupyterlab(tmp_path, chromium, subshells):
         expect(view.locator(".assistant").last).to_have_text("0 1 2 ")
         expect(view.locator(".user").last).to_have_text("hello again")
 
-        if subshells != "disabled":     # while a cell keeps the kernel busy, the box still answers
+        if subshells != "disabled":  # while a cell keeps the kernel busy, the box still answers
             page.evaluate("""() => { const app = window.jupyterapp, notebook = app.shell.currentWidget.content;
                 notebook.activeCellIndex = 1; void app.commands.execute('notebook:run-cell'); }""")
-            page.wait_for_function("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'busy'")
+            page.wait_for_function(
+                "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'busy'"
+            )
             ask("while busy")
             expect(view.locator(".user").last).to_have_text("while busy")
             expect(view.locator(".assistant").last).to_have_text("0 1 2 ")
-        bottom = view.locator(".scroll").evaluate("node => { const box = node.getBoundingClientRect(), last = node.querySelector('.turn:last-child')"
-                                                  ".getBoundingClientRect(); return last.bottom <= box.bottom + 1 && last.top >= box.top; }")
+        bottom = view.locator(".scroll").evaluate(
+            "node => { const box = node.getBoundingClientRect(), last = node.querySelector('.turn:last-child')"
+            ".getBoundingClientRect(); return last.bottom <= box.bottom + 1 && last.top >= box.top; }"
+        )
         assert bottom, "the newest line is in sight"
         page.screenshot(path=tmp_path / "chat_box.png")
         browser.close()

@@ -23,7 +23,7 @@ def export(run: Run, to: str, folder: str | Path, stage: str | None = None) -> P
     """Write the newest model of `run` (or the one of `stage`) in the format `to`; the folder must be new or empty."""
     if to not in FORMATS:
         raise UserError(f"unknown export format {to!r}; choose one of {', '.join(FORMATS)}")
-    if to == "tiktoken":        # needs no model, and no torch
+    if to == "tiktoken":  # needs no model, and no torch
         from nanochat.serve.export.tiktoken import to_tiktoken
         from nanochat.tokenizer import Tokenizer
 
@@ -49,7 +49,7 @@ def new_folder(folder: str | Path):
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        os.replace(temporary, folder)       # a rename onto an empty folder replaces it
+        os.replace(temporary, folder)  # a rename onto an empty folder replaces it
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}; nothing was left there") from None
     finally:

@@ -20,7 +20,7 @@ from nanochat.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERN
 
 MAGIC, VERSION = b"NANOCHAT", 1
 BLOCK_ORDER = ("attn.c_q", "attn.c_k", "attn.c_v", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-UNICODE_CLASSES = (r"\p{L}", r"\p{N}", r"\p{White_Space}")      # 1, 2, 3 in run.c; all else is 0
+UNICODE_CLASSES = (r"\p{L}", r"\p{N}", r"\p{White_Space}")  # 1, 2, 3 in run.c; all else is 0
 
 
 def to_c(model, tokenizer, folder: str | Path) -> Path:
@@ -28,9 +28,13 @@ def to_c(model, tokenizer, folder: str | Path) -> Path:
     with new_folder(folder) as out:
         with open(out / "model.bin", "wb") as f:
             f.write(header(model.config, tokenizer))
-            for name in ["wte", *(f"blocks.{i}.{part}" for i in range(model.config.n_layer) for part in BLOCK_ORDER), "lm_head"]:
+            for name in [
+                "wte",
+                *(f"blocks.{i}.{part}" for i in range(model.config.n_layer) for part in BLOCK_ORDER),
+                "lm_head",
+            ]:
                 weight = model.state_dict()[f"{name}.weight"]
-                f.write(weight.detach().float().cpu().numpy().astype("<f4").tobytes())      # (out, in), row by row
+                f.write(weight.detach().float().cpu().numpy().astype("<f4").tobytes())  # (out, in), row by row
         atomic_write(out / "run.c", Path(__file__).with_name("run.c").read_bytes())
     return Path(folder)
 
@@ -42,10 +46,16 @@ def header(config, tokenizer) -> bytes:
     sizes = (config.vocab_size, config.n_layer, config.n_head, config.n_kv_head, config.n_embd, config.sequence_len)
     numbers = struct.pack("<9i", VERSION, *sizes, digits(tokenizer.pattern), len(ranges)) + struct.pack("<9i", *special)
     tokens = [b"" if i in special else tokenizer.id_to_bytes(i) for i in range(config.vocab_size)]
-    return b"".join([
-        MAGIC, numbers, struct.pack("<3f", config.softcap, config.rope_base, NORM_EPS),
-        ranges.astype("<u4").tobytes(), np.array([len(t) for t in tokens], dtype="<u2").tobytes(), *tokens,
-    ])
+    return b"".join(
+        [
+            MAGIC,
+            numbers,
+            struct.pack("<3f", config.softcap, config.rope_base, NORM_EPS),
+            ranges.astype("<u4").tobytes(),
+            np.array([len(t) for t in tokens], dtype="<u2").tobytes(),
+            *tokens,
+        ]
+    )
 
 
 def digits(pattern: str) -> int:

@@ -16,10 +16,14 @@ from nanochat.serve.export import new_folder
 
 # ours -> theirs, inside one block
 BLOCK_NAMES = {
-    "attn.c_q": "self_attn.q_proj", "attn.c_k": "self_attn.k_proj", "attn.c_v": "self_attn.v_proj",
-    "attn.c_proj": "self_attn.o_proj", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
+    "attn.c_q": "self_attn.q_proj",
+    "attn.c_k": "self_attn.k_proj",
+    "attn.c_v": "self_attn.v_proj",
+    "attn.c_proj": "self_attn.o_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
 }
-NORM_EPS = 1e-6     # of nanochat.model.precision.rms_norm
+NORM_EPS = 1e-6  # of nanochat.model.precision.rms_norm
 
 
 def hf_name(name: str) -> str:
@@ -70,6 +74,9 @@ def to_hf(model, tokenizer, folder: str | Path) -> Path:
     with new_folder(folder) as out:
         save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
         write_json(out / "config.json", config)
-        write_json(out / "generation_config.json", {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")})
+        write_json(
+            out / "generation_config.json",
+            {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")},
+        )
         tokenizer.to_hf(out)
     return Path(folder)

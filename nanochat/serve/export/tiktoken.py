@@ -1,10 +1,10 @@
 """To tiktoken: the tokenizer as OpenAI's library reads it, in plain text.
 
-    to_tiktoken(tokenizer, "out/")
-    encoding = load("out/")           # a tiktoken.Encoding; load() is short enough to copy into any program
+to_tiktoken(tokenizer, "out/")
+encoding = load("out/")           # a tiktoken.Encoding; load() is short enough to copy into any program
 
-    nanochat.tiktoken    one line per token: its bytes in base64, a space, its rank
-    encoding.json        the split pattern and the ids of the special tokens
+nanochat.tiktoken    one line per token: its bytes in base64, a space, its rank
+encoding.json        the split pattern and the ids of the special tokens
 """
 
 import base64
@@ -19,7 +19,9 @@ def to_tiktoken(tokenizer, folder: str | Path) -> Path:
     ranks = sorted(tokenizer.mergeable_ranks.items(), key=lambda item: item[1])
     about = {"name": "nanochat", "pat_str": tokenizer.pattern, "special_tokens": tokenizer.special}
     with new_folder(folder) as out:
-        atomic_write(out / "nanochat.tiktoken", "".join(f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in ranks))
+        atomic_write(
+            out / "nanochat.tiktoken", "".join(f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in ranks)
+        )
         write_json(out / "encoding.json", about)
     return Path(folder)
 
@@ -32,4 +34,6 @@ def load(folder: str | Path):
     about = read_json(folder / "encoding.json")
     pairs = (line.split() for line in (folder / "nanochat.tiktoken").read_text().splitlines())
     ranks = {base64.b64decode(token): int(rank) for token, rank in pairs}
-    return tiktoken.Encoding(about["name"], pat_str=about["pat_str"], mergeable_ranks=ranks, special_tokens=about["special_tokens"])
+    return tiktoken.Encoding(
+        about["name"], pat_str=about["pat_str"], mergeable_ranks=ranks, special_tokens=about["special_tokens"]
+    )
