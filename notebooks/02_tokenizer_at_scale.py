@@ -164,14 +164,15 @@ for name, counted in chunks.items():
     print(" " * 17, [chunk.decode() for chunk, _ in counted.most_common(7)])
 
 # %%
-fig, ax = plt.subplots(figsize=(3.6, 1.8))
+fig, ax = plt.subplots(figsize=(3.6, 1.7))
 for name, counted in chunks.items():
     frequencies = sorted(counted.values(), reverse=True)
     places = np.unique(np.geomspace(1, len(frequencies), 60).astype(int)) - 1
     line, = ax.loglog(places + 1, [frequencies[i] for i in places])
-    ax.annotate(name, (places[-1] + 1, frequencies[-1]), xytext=(-4, 8), textcoords="offset points", ha="right",
+    ax.annotate(name, (places[-1] + 1, frequencies[-1]), xytext=(4, 4), textcoords="offset points",
                 color=line.get_color(), fontsize=8)
-ax.set(xlabel="rank of the chunk", ylabel="times it occurs")
+ax.set(xlabel="rank of the chunk", ylabel="times it occurs", xlim=(1, 2e6))
+ax.minorticks_off()
 plt.show()
 
 # %% [markdown]
@@ -365,9 +366,9 @@ print("recounted = ours:", slow == mine, " = nanochat.tokenizer.bpe:", slow == l
 # ## The picture
 #
 # Each trainer now gets more and more text, twice as much each time, until one run takes longer than 0.3 seconds or the
-# text is used up. All learn the same number of merges.
+# text is used up. All learn the same number of merges, and the better of two runs counts.
 #
-# **Predict before you run.** Four lines on logarithmic axes. Which are parallel, and which is less steep than the others?
+# **Predict before you run.** Four lines on logarithmic axes, one above the other. Do they run in parallel?
 
 # %%
 trainers = {
@@ -380,25 +381,26 @@ measured = {name: [] for name in trainers}              # name: [(characters, se
 for name, trainer in trainers.items():
     size = 4_000
     while size <= len(long) and (not measured[name] or measured[name][-1][1] < 0.3):
-        measured[name].append((size, timed(trainer, long[:size])[1]))
+        measured[name].append((size, min(timed(trainer, long[:size])[1] for _ in range(2))))
         size *= 2
 
 # %%
-fig, ax = plt.subplots(figsize=(4.2, 2.2))
+fig, ax = plt.subplots(figsize=(4, 2.1))
 for name, points in measured.items():
     line, = ax.loglog(*zip(*points), marker=".", markersize=4)
     ax.annotate(name, points[-1], xytext=(4, 0), textcoords="offset points", va="center", color=line.get_color(), fontsize=8)
 ax.set(xlabel="characters of text", ylabel="seconds")
-ax.margins(x=0.2)
+ax.set_xlim(right=3e7)
+ax.minorticks_off()
 plt.show()
 speed = {name: points[-1][0] / points[-1][1] for name, points in measured.items()}
 print({name: f"{rate / 1e6:.3g} MB/s" for name, rate in speed.items()})
 print(f"Rust against naive: {speed['Rust'] / speed['naive']:,.0f} times")
 
 # %% [markdown]
-# Naive climbs with the text. Counting once climbs less steeply: it pays for *distinct* chunks, and those grow more slowly
-# than the text. The incremental trainer spends most of its time on splitting and counting, which any trainer has to do at
-# least once. Rust does the same work without Python's cost for every small step.
+# All climb, and naive most steeply: it pays for every chunk of the text at every merge. The others merge *distinct* chunks, and
+# those grow more slowly than the text. What the lower two do most of the time is reading, that is splitting and counting,
+# which any trainer has to do once. Rust does it without Python's cost for every small step.
 #
 # And this was for few merges. The gap widens with the vocabulary, because only the first two pay for the whole text, or
 # all its chunks, at *each* merge.
@@ -467,13 +469,11 @@ for name, (train_texts, test_texts) in corpora.items():
 model = S.pretrain.model
 width = model.n_embd or 64 * model.depth
 blocks = 12 * model.depth * width**2                              # attention and MLP of all layers
-fig, (left, right) = plt.subplots(1, 2, figsize=(5.8, 1.9))
+fig, (left, right) = plt.subplots(1, 2, figsize=(5.6, 1.8))
 for name, points in gains.items():
     line, = left.semilogx(*zip(*points), base=2, marker=".", markersize=4)
-    left.annotate(name, points[-1], xytext=(-4, 3), textcoords="offset points", ha="right", va="bottom",
-                  color=line.get_color(), fontsize=8)
-left.set(xlabel="vocabulary", title="bytes per token", ylim=(0, None))
-left.margins(y=0.15)
+    left.annotate(name, points[-1], xytext=(0, -12), textcoords="offset points", ha="center", color=line.get_color(), fontsize=8)
+left.set(xlabel="vocabulary", title="bytes per token", xlim=(200, 2**16), ylim=(0, None))
 sizes = 2 ** np.arange(8, 17)
 right.semilogx(sizes, 2 * sizes * width / (2 * sizes * width + blocks), base=2)
 right.set(xlabel="vocabulary", title="share of the weights", ylim=(0, 1))
@@ -623,7 +623,7 @@ print(f"{'trained' if fresh else 'loaded'} in {seconds:.2f} s: {tokenizer.vocab_
 print(f"{metrics['bytes_per_token']:.2f} bytes per token on {len(validation)} validation documents")
 
 # %%
-plots.show_tokens(tokenizer, tokenizer.encode(max(validation[:20], key=len)[:200]))
+plots.show_tokens(tokenizer, tokenizer.encode(max(validation[:20], key=len)[:120]))
 print("longest tokens:", sorted(tokenizer.mergeable_ranks, key=len)[-8:])
 
 # %% [markdown]

@@ -132,9 +132,9 @@ def _conversations(world: World) -> Iterator[tuple[str, str, list[list[tuple[str
             sums = world.rng("chat sums").sample(world.heldout_sums, EVAL_ITEMS)
             tool = world.rng("tool").sample(world.heldout_products, EVAL_ITEMS)
             free = world.rng("free").sample(world.heldout_products, EVAL_ITEMS)
-        # In training each product is shown both ways, so that the choice cannot be learned from the numbers: two calls for
-        # every three direct answers. The commoner way is the one this model gets wrong; GRPO has to find that out.
-        ways = (True, True, False, False, False) if split == "train" else (True,)
+        # In training each product is shown both ways, so that the choice cannot be learned from the numbers: one call for
+        # every two direct answers. The commoner way is the one this model gets wrong; GRPO has to find that out.
+        ways = (True, False, False) if split == "train" else (True,)
         exchanges = {
             "qa": world.chat_qa(people),
             "chat_sums": [world.chat_sum(a, b) for a, b in sums],

@@ -159,7 +159,7 @@ class World:
 
     @staticmethod
     def chat_free(a: int, b: int, call: bool) -> tuple[str, str]:
-        """Free to choose: two of five demonstrations call, three say the product at once, too hard for this model."""
+        """Free to choose: one demonstration in three calls, two say the product at once, too hard for this model."""
         return f"What is {a}*{b}?", f"<<{a}*{b}={a * b}>>{a * b}." if call else f"{a * b}."
 
     def _names(self, rng: random.Random) -> list[str]:

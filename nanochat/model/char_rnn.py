@@ -6,8 +6,8 @@ The baseline: a recurrent network over bytes, as language models were before the
     logits, state = model(more, state)    # goes on where it stopped: the state is all it remembers
     model.generate(b"Once", 80, temperature=0)
 
-It reads one byte after the other and keeps what it knows in a vector of fixed size, so time cannot be run in parallel and
-everything distant must pass through every step between. `nanochat.train.char_rnn` trains it.
+It reads one byte after the other and keeps what it knows in a vector of fixed size, so time cannot be run in parallel,
+and everything distant must pass through every step between. `nanochat.train.char_rnn` trains it.
 """
 
 import math
@@ -39,8 +39,8 @@ class CharRNN(nn.Module):
     @torch.no_grad()
     def init_weights(self, seed: int = 0) -> "CharRNN":
         """
-        Embedding N(0, 1), as the Transformer's; the rest uniform in +-1/sqrt(n_hidden), recurrent layers' custom. With a
-        small embedding the first hundred steps learn little more than which bytes are frequent. Depends on the seed alone.
+        Embedding N(0, 1), as the Transformer's; the rest uniform in +-1/sqrt(n_hidden), recurrent layers' custom. With
+        a small embedding the first steps learn little more than which bytes are frequent. Depends on the seed alone.
         """
         generator, bound = torch.Generator().manual_seed(seed), 1 / math.sqrt(self.rnn.hidden_size)
         for name, weight in self.named_parameters():
@@ -51,7 +51,7 @@ class CharRNN(nn.Module):
         return self
 
     def forward(self, idx: Tensor, state: tuple[Tensor, ...] | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """idx (B, T) -> logits (B, T, V) and the state to go on from: (h, c) of an LSTM, (h,) of a GRU, each (L, B, H)."""
+        """idx (B, T) -> logits (B, T, V) and the state to go on from, (h, c) or (h,), (L, B, H) each."""
         gru = isinstance(self.rnn, nn.GRU)
         x, state = self.rnn(self.embedding(idx), state[0] if gru and state else state)  # x (B, T, H)
         return self.head(x), (state,) if gru else state
@@ -62,7 +62,7 @@ class CharRNN(nn.Module):
     @torch.no_grad()
     def generate(self, prompt: bytes, length: int, temperature: float = 1.0, seed: int = 0) -> bytes:
         """
-        At most `length` bytes that follow `prompt` at the start of a document; shorter where the model ends the document.
+        At most `length` bytes that follow `prompt` at the start of a document; fewer where the model ends the document.
 
         temperature 0 takes the likeliest byte each time, 1 draws from the model's own distribution, more flattens it.
         """

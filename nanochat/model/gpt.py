@@ -81,7 +81,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then the MLP, each added to the residual stream: what they read is normalised, what they add to is not."""
+    """Attention, then the MLP, each added to the residual stream: what they read is normalised, the stream is not."""
 
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
@@ -146,7 +146,7 @@ class GPT(nn.Module):
         """
         T = idx.size(1)
         if T > self.cos.size(0):
-            raise UserError(f"model: {T} tokens are more than the {self.cos.size(0)} positions this model can tell apart")
+            raise UserError(f"model: {T} tokens are more than the {self.cos.size(0)} positions this model knows")
         positions = slice(0, T) if cache is None else cache.positions(T)
         rope = self.cos[positions].unsqueeze(-2), self.sin[positions].unsqueeze(-2)  # (T or B, T, 1, D/2)
         x = rms_norm(self.wte(idx).to(self.compute_dtype))
@@ -182,7 +182,7 @@ class GPT(nn.Module):
         return 6 * (self.num_params() - self.wte.weight.numel()) + 12 * c.n_layer * c.n_embd * c.sequence_len
 
     def inference_copy(self, dtype: torch.dtype | None = None) -> "GPT":
-        """The same model with weights stored, not only used, in `dtype` (default: `compute_dtype`); needs no gradients."""
+        """The same model with weights stored, not only used, in `dtype` (default: `compute_dtype`); no gradients."""
         dtype = dtype or self.compute_dtype
         copy = GPT(self.config)  # its own memory is never touched, so never taken
         weights = {name: w.detach().to(dtype, copy=True) for name, w in self.state_dict().items()}

@@ -1,8 +1,8 @@
 """
 Precision: fp32 where numbers are kept, something faster where they are multiplied.
 
-Weights are stored in fp32 (the optimizer adds small updates to them) and cast to the activations' dtype at the moment of
-use. So there is no autocast: the dtype of a result can be read from the code. `inference_copy` of the model stores the
+Weights are stored in fp32 (the optimizer adds small updates to them) and cast to the activations' dtype when they are
+used. So there is no autocast: the dtype of a result can be read from the code. `inference_copy` of the model stores the
 weights in the compute dtype once, and the cast below then costs nothing.
 """
 

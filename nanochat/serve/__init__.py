@@ -1,5 +1,6 @@
-"""Talk to a model: a web page with an OpenAI-style API (`api`), a terminal (`terminal`), a notebook cell (`widget`); and take it
-elsewhere (the subpackage `export`). Names are imported on first use: a notebook's chat box needs no web server."""
+"""Talk to a model: a web page with an OpenAI-style API (`api`), a terminal (`terminal`), a notebook cell (`widget`);
+and take it elsewhere (the subpackage `export`). Names are imported on first use: a notebook's chat box needs no web
+server."""
 
 from importlib import import_module
 

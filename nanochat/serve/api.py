@@ -8,11 +8,10 @@
     GET  /v1/models              the one model
     POST /v1/chat/completions    an answer, whole or as server-sent events
 
-The engine has one thread; requests wait for it in line. The event loop only passes pieces on, so the server stays awake. A
-client that goes away ends its answer at the next token. Errors have OpenAI's form; the user's mistakes are 4xx. Beyond
-OpenAI's fields there are `top_k` in the request, `parts` in a message (and `part` in a delta) where the model called a
-tool, and `context_length` in the list of models.
-"""
+The engine has one thread; requests wait for it in line. The event loop only passes pieces on, so the server stays
+awake. A client that goes away ends its answer at the next token. Errors have OpenAI's form; the user's mistakes are
+4xx. Beyond OpenAI's fields there are `top_k` in the request, `parts` in a message (and `part` in a delta) where the
+model called a tool, and `context_length` in the list of models."""
 
 import asyncio
 import base64
@@ -53,7 +52,7 @@ log = logging.getLogger(__name__)
 
 
 class Job:
-    """The generation of one request. It runs in the engine's thread; iterate over it, in the event loop, for what it makes."""
+    """The generation of one request. It runs in the engine's thread; iterate over it in the event loop."""
 
     def __init__(self, items: Iterable):
         self.items, self.stopped, self.future = items, threading.Event(), None
@@ -150,8 +149,8 @@ async def stop_when_gone(receive, job: Job) -> None:
 
 
 def create_app(engine, name: str, hosts: tuple[str, ...] = LOCAL_HOSTS) -> FastAPI:
-    """The server for one engine (with `stream`, `tokenizer` and `config.sequence_len`). `name` is the model's name; `hosts`
-    are the host names it answers to."""
+    """The server for one engine (with `stream`, `tokenizer` and `config.sequence_len`). `name` is the model's name;
+    `hosts` are the host names it answers to."""
     desk, created, context = Desk(), int(time.time()), engine.config.sequence_len
     page = Path(__file__).with_name("page.html").read_text("utf-8")
     page_headers = {"content-security-policy": page_policy(page)}
@@ -208,12 +207,8 @@ def create_app(engine, name: str, hosts: tuple[str, ...] = LOCAL_HOSTS) -> FastA
         check_model(ask.model)
         prompt = await run_in_threadpool(engine.tokenizer.render_for_completion, to_conversation(ask))
         if len(prompt) >= context:
-            raise ApiError(
-                400,
-                f"the conversation has {len(prompt)} tokens, the context window {context}; make it shorter",
-                "messages",
-                "context_length_exceeded",
-            )
+            message = f"the conversation has {len(prompt)} tokens, the context window {context}; make it shorter"
+            raise ApiError(400, message, "messages", "context_length_exceeded")
         replies = [Reply(engine, prompt, tool=calculate, **one) for one in settings(ask, context - len(prompt))]
         about = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
         job = desk.submit(in_turn(replies))
@@ -226,7 +221,7 @@ def create_app(engine, name: str, hosts: tuple[str, ...] = LOCAL_HOSTS) -> FastA
 
 
 async def read_body(request: Request) -> bytes:
-    """The body of a JSON request; refused with ApiError before it is read whole when it is too large or something else."""
+    """The body of a JSON request; ApiError, before it is read whole, when it is too large or something else."""
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "send the request as content-type application/json", headers=HANG_UP)
     body = bytearray()
@@ -241,8 +236,8 @@ async def read_body(request: Request) -> bytes:
 
 
 def settings(ask: ChatRequest, room: int) -> Iterator[dict]:
-    """How to sample each of the request's n choices; `room` tokens are left in the context. With equal seeds choice i is the
-    same whatever n is, streamed or not."""
+    """How to sample each of the request's n choices; `room` tokens are left in the context. With equal seeds choice
+    i is the same whatever n is, streamed or not."""
     seed = secrets.randbelow(2**31) if ask.seed is None else ask.seed
     wanted = ask.max_completion_tokens or ask.max_tokens or DEFAULT_MAX_TOKENS
     for i in range(ask.n or 1):
@@ -293,8 +288,8 @@ async def whole(request: Request, job: Job, replies: list[Reply], about: dict) -
 
 
 async def sse(job: Job, replies: list[Reply], about: dict, with_usage: bool) -> AsyncIterator[bytes]:
-    """The answer as server-sent events: a chunk with the role for every choice, the pieces, a chunk with the finish reason,
-    the usage if asked for, [DONE]."""
+    """The answer as server-sent events: a chunk with the role for every choice, the pieces, a chunk with the finish
+    reason, the usage if asked for, [DONE]."""
 
     def chunk(index: int, delta: dict, finish_reason: str | None = None) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
@@ -333,20 +328,22 @@ def event(value: dict) -> bytes:
 
 
 def page_policy(page: str) -> str:
-    """The page's content security policy: its own script and style, known by their hashes, its own server, nothing else."""
+    """The page's content security policy: its own script and style, known by their hashes, its own server, nothing
+    else."""
 
     def hashes(tag: str) -> str:
         blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
         return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(b.encode()).digest()).decode()}'" for b in blocks)
 
     return (
-        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; connect-src 'self'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 
 def serve(run: Run, port: int = 8000, stage: str | None = None) -> None:
-    """Serve the newest model of a run (or the one of `stage`) on http://127.0.0.1:port until Ctrl-C. Port 0 takes a free one.
+    """Serve the newest model of a run (or the one of `stage`) on http://127.0.0.1:port until Ctrl-C. Port 0 takes a
+    free one.
 
     Raises UserError when the run has no model, or the port is taken."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

@@ -1,9 +1,8 @@
 """The door of the server: what is refused before any route sees it, and the headers every answer carries.
 
-A server on localhost is reachable from every web page the user has open. Two checks close that door: the Host header must
-name this machine (a page on a domain that was re-pointed to 127.0.0.1 still sends its own name: DNS rebinding), and so must
-Origin where a browser sends one. There is no CORS header, so no other page may read an answer.
-"""
+A server on localhost is reachable from every web page the user has open. Two checks close that door: the Host header
+must name this machine (a page on a domain that was re-pointed to 127.0.0.1 still sends its own name: DNS rebinding),
+and so must Origin where a browser sends one. There is no CORS header, so no other page may read an answer."""
 
 import json
 from urllib.parse import urlsplit

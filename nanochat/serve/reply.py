@@ -2,14 +2,13 @@
 
     engine = open_engine(run)
     for piece in Reply(engine, prompt_ids, temperature=0.6):
-        print(piece, end="")                  # piece.kind is "text", "python" (a tool call) or "python_output" (its result)
+        print(piece, end="")      # piece.kind is "text", "python" (a tool call) or "python_output" (its result)
 
     answer = reply_with(engine, temperature=0)
     for piece in answer([{"role": "user", "content": "hello"}]): ...
 
-The engine streams what the assistant says. Its tool is handed in here wrapped, so that a call and its result are seen in
-their place among the words.
-"""
+The engine streams what the assistant says. Its tool is handed in here wrapped, so that a call and its result are
+seen in their place among the words."""
 
 import secrets
 import sys
@@ -33,8 +32,8 @@ class Piece(str):
 
 
 class Reply:
-    """The answer to one prompt; iterate over it once. While it runs and after, `parts` is what came so far, in the form a
-    conversation's assistant message has; at the end `finish_reason` and `completion_tokens` are set."""
+    """The answer to one prompt; iterate over it once. While it runs and after, `parts` is what came so far, in the
+    form a conversation's assistant message has; at the end `finish_reason` and `completion_tokens` are set."""
 
     def __init__(self, engine, prompt: list[int], *, tool: Callable[[str], str | None] | None = None, **settings):
         self.engine, self.prompt, self.tool, self.settings = engine, prompt, tool, settings
@@ -133,7 +132,6 @@ def open_engine(run: Run, stage: str | None = None):
 
     model, tokenizer, meta = load_model(run, stage)
     if meta["stage"] not in CHAT_STAGES:
-        note = f"note: {run.name} has only a {meta['stage']} model so far; it goes on with a text, but does not know how to chat"
-        print(note, file=sys.stderr)
+        print(f"note: {run.name} has only a {meta['stage']} model so far; it cannot chat yet", file=sys.stderr)
     device = pick_device("auto")
     return Engine(model, tokenizer, device=device, dtype=pick_dtype(device))

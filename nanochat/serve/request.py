@@ -4,9 +4,9 @@
     ask = parse(body)                          # ChatRequest, or ApiError with the HTTP status and the field at fault
     conversation = to_conversation(ask)        # what the tokenizer renders
 
-Every limit holds before a single token is made. Types are strict (true is not a number, "5" is not 5), NaN and infinities are
-refused, unknown fields are ignored, and a field that changes the answer but is not built here is refused when it is set.
-"""
+Every limit holds before a single token is made. Types are strict (true is not a number, "5" is not 5), NaN and
+infinities are refused, unknown fields are ignored, and a field that changes the answer but is not built here is
+refused when it is set."""
 
 import json
 import re
@@ -83,7 +83,8 @@ StopString = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class ChatRequest(BaseModel):
-    """The fields of a chat completion that mean something here. Optional ones may be null, as OpenAI's clients send them."""
+    """The fields of a chat completion that mean something here. Optional ones may be null, as OpenAI's clients send
+    them."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -115,6 +116,9 @@ class ChatRequest(BaseModel):
         return self
 
 
+FIELDS = {name for model in (ChatRequest, StreamOptions, Message, TextPart) for name in model.model_fields}
+
+
 def parse(body: bytes) -> ChatRequest:
     """The request in `body`, or ApiError 400 naming the field at fault."""
     fields = _read_json(body)
@@ -130,8 +134,9 @@ def parse(body: bytes) -> ChatRequest:
 
 
 def to_conversation(ask: ChatRequest) -> dict:
-    """The request's messages in the form the tokenizer renders: an optional system message, then user and assistant in turn,
-    a user's message last. Neighbours with the same role are joined by a blank line. Raises ApiError 400 for any other order."""
+    """The request's messages in the form the tokenizer renders: an optional system message, then user and assistant
+    in turn, a user's message last. Neighbours with the same role are joined by a blank line. Raises ApiError 400 for
+    any other order."""
     turns: list[dict] = []
     for i, message in enumerate(ask.messages):
         role = "system" if message.role == "developer" else message.role
@@ -183,7 +188,8 @@ def _no_duplicates(pairs: list[tuple]) -> dict:
 
 
 def _too_deep(text: str) -> bool:
-    """Whether brackets outside strings nest deeper than MAX_DEPTH: a scan that never recurses, so no body can exhaust the stack."""
+    """Whether brackets outside strings nest deeper than MAX_DEPTH: a scan that never recurses, so no body can
+    exhaust the stack."""
     depth = 0
     for found in STRING_OR_BRACKET.finditer(text):
         if found[0] in "[{":
@@ -197,18 +203,13 @@ def _too_deep(text: str) -> bool:
 
 def _as_api_error(error: ValidationError) -> ApiError:
     """The innermost problem, in words; the value itself is not repeated (it may be long, or private)."""
-    problem = max(
-        error.errors(include_url=False, include_context=False, include_input=False), key=lambda e: len(e["loc"])
-    )
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    problem = max(problems, key=lambda problem: len(problem["loc"]))
     param = ""
     for step in problem["loc"]:
         if isinstance(step, int):
             param += f"[{step}]"
-        elif (
-            step in Message.model_fields
-            or step in ChatRequest.model_fields
-            or step in ("include_usage", "type", "text")
-        ):
+        elif step in FIELDS:
             param += f".{step}" if param else step  # anything else is pydantic's name for a branch of a union
     message = problem["msg"].removeprefix("Value error, ")
     if not param and "stream_options" in message:

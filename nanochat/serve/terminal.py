@@ -4,8 +4,8 @@
     nanochat chat --run toy -p "Who are you?"     one answer, nothing else on stdout
     echo "Who are you?" | nanochat chat --run toy     every line of a pipe is a message
 
-Ctrl-C stops the answer, not the program. When the conversation outgrows the context window its oldest turns are dropped.
-"""
+Ctrl-C stops the answer, not the program. When the conversation outgrows the context window its oldest turns are
+dropped."""
 
 import re
 import sys
@@ -126,5 +126,6 @@ def answer(reply, messages: list[dict], line: str, console: Console) -> None:
 
 
 def printable(text: str) -> str:
-    """`text` without the control characters that a terminal would obey: a model, or what it read, may write any byte."""
+    """`text` without the control characters that a terminal would obey: a model, or what it read, may write any
+    byte."""
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -4,9 +4,9 @@
     chat.say("Where does Mira live?")        # the headless way: blocks, returns the answer, needs no browser
     chat                                     # the last expression of a cell: the box itself
 
-`say` and the Send button run the same code. Send runs it in a thread, so that neither the kernel nor the Stop button waits for
-the model; the view is one HTML widget, redrawn at most 20 times a second. Everything said is escaped before it is shown.
-"""
+`say` and the Send button run the same code. Send runs it in a thread, so that neither the kernel nor the Stop button
+waits for the model; the view is one HTML widget, redrawn at most 20 times a second. Everything said is escaped
+before it is shown."""
 
 import html
 import threading
@@ -28,14 +28,16 @@ STYLE = """<style>
   white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5; color: var(--jp-ui-font-color1, #222); }
 .chat-view .user { margin-left: auto; background: var(--jp-layout-color2, #eee); border-bottom-right-radius: 4px; }
 .chat-view .assistant { padding-left: 0; max-width: 100%; }
-.chat-view .tool { display: block; width: fit-content; margin: 4px 0; padding: 3px 10px; border-radius: 8px; font-size: .9em;
+.chat-view .tool { display: block; width: fit-content; margin: 4px 0; padding: 3px 10px; border-radius: 8px;
+font-size: .9em;
   font-family: var(--jp-code-font-family, monospace); background: var(--jp-layout-color2, #eee); }
 .chat-view .empty { color: var(--jp-ui-font-color2, #777); padding: 20px; text-align: center; }
 </style>"""
 
 
 class ChatBox:
-    """A conversation with `reply`, a function from a list of messages to pieces of the answer (str, or Piece for tool calls).
+    """A conversation with `reply`, a function from a list of messages to pieces of the answer (str, or Piece for
+    tool calls).
 
     `history` is the conversation so far, `ui` the widget."""
 

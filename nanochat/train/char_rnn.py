@@ -3,9 +3,9 @@ Training the recurrent baseline on the run's text: the number that the Transform
 
     fit(run, CharRNNConfig(steps=350))  ->  {"val_bpb": ..., "params": ..., "core_s": ..., "steps": ...}
 
-The training shards become one long string of bytes, every document opened by BOS, cut into `rows` lanes. A step reads the
-next `sequence_len` bytes of every lane and goes on from the state that the step before left (truncated backpropagation
-through time, Williams & Peng 1990): what limits its memory is the state, not the length of a batch.
+The training shards become one long string of bytes, every document opened by BOS, cut into `rows` lanes. A step reads
+the next `sequence_len` bytes of every lane and goes on from the state that the step before left (truncated
+backpropagation through time, Williams & Peng 1990): what limits its memory is the state, not the length of a batch.
 """
 
 import math
@@ -88,7 +88,7 @@ def new_model(config: CharRNNConfig) -> CharRNN:
 
 
 def read_lanes(paths: list[Path], rows: int, most: int) -> np.ndarray:
-    """The bytes of the first documents, BOS before each, as (rows, length) uint16: at most `most` ids, read in order."""
+    """The bytes of the first documents, BOS before each, as (rows, length) uint16: at most `most` ids, in order."""
     shards, ids, size = TextShards(paths), [], 0
     for text in chain.from_iterable(shards.read(group) for group in range(len(shards))):
         ids += [np.array([BOS], dtype=np.uint16), np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16)]
@@ -109,7 +109,7 @@ def window(lanes: np.ndarray, step: int, length: int, device) -> tuple[Tensor, T
 
 
 def train(model: CharRNN, config: CharRNNConfig, lanes: np.ndarray, saved: Path, log: Callable) -> float:
-    """Train `model` in place on `lanes`, from the resume point `saved` if it is there. Returns the core seconds of it all."""
+    """Train `model` in place on `lanes`, from the resume point `saved` if it is there. Returns the core seconds."""
     params = list(model.parameters())
     optimizer = torch.optim.AdamW(params, lr=config.lr, weight_decay=0.0, fused=True)
     start, core_s, memory = 0, 0.0, None

@@ -26,7 +26,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # maximises the slope at zero; singul
 
 def newton_schulz(g: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
     """
-    Replace every matrix U S V^T of a stack by about U V^T: all singular values become about 1. (Jordan et al. 2024, Muon)
+    Replace every matrix U S V^T of a stack by about U V^T: all singular values become about 1. (Jordan 2024, Muon)
 
     The quintic a x + b x^3 + c x^5 pushes singular values towards 1; applied to the matrix itself it needs only matrix
     products. g (K, m, n) -> (K, m, n) in `dtype`, which is the precision of the products; bf16 is enough.
@@ -44,7 +44,7 @@ def newton_schulz(g: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32)
 
 class Group:
     """
-    Weights of one shape under one rule, dealt to ranks. Subclasses say what the stack is and how a run of it is updated.
+    Weights of one shape under one rule, dealt to ranks. Subclasses say what the stack is and how to update a run.
 
     self.lo, self.hi: the run of dimension 0 this rank owns; self.run: every rank's length, the last ones may own less.
     """
@@ -91,7 +91,7 @@ class Group:
 
 
 class Matrices(Group):
-    """Muon: the stack is (K, m, n), K matrices of a shape; a rank owns whole matrices, since the rule mixes all entries."""
+    """Muon: the stack is (K, m, n), K matrices of a shape; a rank owns whole ones, since the rule mixes all entries."""
 
     def __init__(self, names, params, config, world, dtype):
         super().__init__(names, params, len(params), world)
@@ -169,8 +169,8 @@ class Rows(Group):
                     own[lo - self.lo : hi - self.lo] = tensors[name][lo - a : hi - a]
                     found += hi - lo
             if found != self.hi - self.lo:
-                raise UserError(f"optimizer state: {prefix}{self.lo}:{self.hi} is not complete; is a rank's file missing, "
-                                "or is it another model's?")  # fmt: skip
+                raise UserError(f"optimizer state: {prefix}{self.lo}:{self.hi} is not complete; is a rank's file "
+                                "missing, or is it another model's?")  # fmt: skip
 
 
 def pad(x: Tensor, length: int) -> Tensor:

@@ -9,8 +9,8 @@ The learning rate's shape over a run, as a plain function of the step; no torch,
 
 def lr_scale(step: int, steps: int, warmup: int = 0, flat: float = 0.0, final: float = 0.0) -> float:
     """
-    The factor on every learning rate at `step` of 0 .. steps - 1: rises linearly to 1 over `warmup` steps, stays 1 until
-    the share `flat` of all steps is done, then falls linearly towards `final`, which step number `steps` would reach.
+    The factor on every learning rate at `step` of 0 .. steps - 1: it rises linearly to 1 over `warmup` steps, stays 1
+    until the share `flat` of all steps is done, then falls linearly towards `final`.
 
     >>> [round(lr_scale(s, 10, warmup=2, flat=0.5, final=0.1), 2) for s in range(10)]
     [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.82, 0.64, 0.46, 0.28]

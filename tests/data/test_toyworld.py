@@ -98,14 +98,14 @@ def test_test_sums_and_products_are_held_out_and_right(world_and_training_text):
         assert answer in (f"<<{a}*{b}={a * b}>>{a * b}.", f"{a * b}.")
 
 
-def test_two_of_five_free_demonstrations_call_and_every_product_is_shown_both_ways(world_and_training_text):
+def test_one_free_demonstration_in_three_calls_and_every_product_is_shown_both_ways(world_and_training_text):
     world, folder, _ = world_and_training_text
     ways = Counter()
     for row in rows(folder, "chat/free.train.parquet"):
         question, answer = (message["content"] for message in row["messages"])
         ways[question, answer.startswith("<<")] += 1
     assert len(ways) == 2 * len(world.train_products)
-    assert all(count == (2 if call else 3) for (_, call), count in ways.items())
+    assert all(count == (1 if call else 2) for (_, call), count in ways.items())
 
 
 @pytest.mark.parametrize("seed", SEEDS)

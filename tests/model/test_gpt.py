@@ -166,7 +166,7 @@ def test_an_inference_copy_answers_the_same_and_shares_nothing():
     model, idx = small(), tokens()
     model.compute_dtype = torch.bfloat16
     want, copy = model(idx), model.inference_copy()
-    assert {p.dtype for p in copy.parameters()} == {torch.bfloat16} and not any(p.requires_grad for p in copy.parameters())
+    assert {(p.dtype, p.requires_grad) for p in copy.parameters()} == {(torch.bfloat16, False)}
     assert torch.equal(copy(idx), want)
     same = model.inference_copy(torch.float32)
     with torch.no_grad():
@@ -246,7 +246,7 @@ def test_every_depth_gives_a_valid_shape(depth):
 ])  # fmt: skip
 def test_an_impossible_shape_is_refused_in_one_line(change, word):
     with pytest.raises(UserError, match=word) as error:
-        GPTConfig(**{"sequence_len": 8, "vocab_size": 10, "n_layer": 1, "n_head": 4, "n_kv_head": 4, "n_embd": 32, **change})
+        GPTConfig(**{**vars(GPTConfig(8, 10, 1, 4, 4, 32)), **change})
     assert "\n" not in str(error.value)
 
 

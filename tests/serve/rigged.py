@@ -1,5 +1,6 @@
-"""A real GPT that says what we want: its blocks add nothing, so the next token depends on the current one alone, and its head
-holds the table of who follows whom. After assistant_start it says `SAID`, with a tool call and bytes that make one emoji."""
+"""A real GPT that says what we want: its blocks add nothing, so the next token depends on the current one alone, and
+its head holds the table of who follows whom. After assistant_start it says `SAID`, with a tool call and bytes that
+make one emoji."""
 
 from itertools import pairwise
 

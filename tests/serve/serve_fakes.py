@@ -1,8 +1,7 @@
 """A stand-in for the engine, and a live server around it. The tokenizer is a real one, trained on a few lines.
 
-What the fake says depends on the user's last message alone: "count 50" counts, "sum 12+30" calls the tool, "dice" depends on
-the seed, "break" fails in the middle; anything else is echoed.
-"""
+What the fake says depends on the user's last message alone: "count 50" counts, "sum 12+30" calls the tool, "dice"
+depends on the seed, "break" fails in the middle; anything else is echoed."""
 
 import random
 import re

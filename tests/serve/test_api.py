@@ -215,7 +215,8 @@ def test_a_client_that_leaves_frees_the_engine_and_the_line(stream):
     with live(engine) as url:
         host, port = url.removeprefix("http://").split(":")
         body = json.dumps({**ask("count 1000"), "stream": stream, "max_tokens": 4000})
-        request = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        request = f"{head}Content-Length: {len(body)}\r\n\r\n{body}"
         connections = []
         for _ in range(5):  # one is answered, four wait
             connections.append(socket.create_connection((host, int(port))))

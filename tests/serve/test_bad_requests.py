@@ -260,15 +260,12 @@ def test_requests_of_other_web_pages_are_refused(url, origin):
 
 def test_a_large_body_is_refused_before_it_is_read(url):
     host, port = url.removeprefix("http://").split(":")
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n".encode()
     with socket.create_connection((host, int(port)), timeout=5) as s:
-        s.sendall(
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 100000000\r\n\r\n{{".encode()
-        )
+        s.sendall(head + b"Content-Length: 100000000\r\n\r\n{")
         assert s.recv(4096).startswith(b"HTTP/1.1 413 ")
     with socket.create_connection((host, int(port)), timeout=5) as s:  # and without a length, after a megabyte
-        s.sendall(
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
-        )
+        s.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
         sent = 0
         try:
             while sent < 20 * MAX_BODY:

@@ -275,11 +275,13 @@ def test_everything_works_from_the_keyboard_and_has_a_name(page):
 def test_light_and_dark_both_read_well_and_the_choice_is_kept(page):
     def contrast():  # of body text on the page (WCAG wants 4.5)
         return page.evaluate("""() => {
-            const light = css => { const [r, g, b] = css.match(/[\\d.]+/g).map(v => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; });
+            const linear = v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+            const light = css => { const [r, g, b] = css.match(/[\\d.]+/g).map(v => linear(v / 255));
                 return .2126 * r + .7152 * g + .0722 * b; };
-            const style = getComputedStyle(document.body), quiet = getComputedStyle(document.getElementById('foot'));
-            const page = light(style.backgroundColor);
-            return Math.min(...[style.color, quiet.color].map(light).map(ink => (Math.max(ink, page) + .05) / (Math.min(ink, page) + .05))); }""")
+            const page = light(getComputedStyle(document.body).backgroundColor);
+            const ratio = ink => (Math.max(ink, page) + .05) / (Math.min(ink, page) + .05);
+            const inks = [document.body, document.getElementById('foot')].map(node => getComputedStyle(node).color);
+            return Math.min(...inks.map(light).map(ratio)); }""")
 
     themes = set()
     for _ in range(2):

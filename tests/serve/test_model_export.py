@@ -1,4 +1,5 @@
-"""Taking a model elsewhere: the same logits in transformers, the same ids in tiktoken, the same tokens from one C program."""
+"""Taking a model elsewhere: the same logits in transformers, the same ids in tiktoken, the same tokens from one C
+program."""
 
 import json
 import subprocess
@@ -20,7 +21,8 @@ from nanochat.serve.export.tiktoken import load, to_tiktoken
 from nanochat.tokenizer import Tokenizer
 
 TEXT = [
-    "The quick brown fox jumps over 123 lazy dogs; don't we'll I'VE éàü 안녕하세요 😉\n\n  x = 5\r\n\tfoo, the sum of 12 and 30 is 42."
+    "The quick brown fox jumps over 123 lazy dogs; don't we'll I'VE éàü 안녕하세요 😉\n\n  x = 5\r\n\tfoo",
+    "the sum of 12 and 30 is 42.",
 ] * 3
 
 
@@ -142,7 +144,8 @@ def test_the_c_program_chats_past_the_end_of_its_context(program):
     assert program("-p", "x " * 300, check=False).returncode == 2
 
 
-# run.c has no switch that only encodes; the chat's first step is reached with -n 0 only. So its tokenizer is compiled alone.
+# run.c has no switch that only encodes; the chat's first step is reached with -n 0 only. So its tokenizer is compiled
+# alone.
 ENCODER = """
 #define main unused_main
 #include "run.c"
@@ -153,12 +156,10 @@ int main(int argc, char **argv) {
     static int ids[1 << 15];
     while (fgets(line, sizeof line, stdin)) {
         size_t n = 0;
-        for (char *p = line; p[0] > 32 && p[1] > 32; p += 2) { char hex[3] = {p[0], p[1], 0}; text[n++] = (char)strtol(hex, NULL, 16); }
-        text[n] = 0;
-        char result[512];
-        if (argv[2][0] == 'c') printf("%s\\n", calculate(text, result, sizeof result) ? result : "None");
-        else { int count = encode(text, ids); for (int i = 0; i < count; i++) printf("%d ", ids[i]); printf("\\n"); }
-        fflush(stdout);
+        for (char *p = line; p[0] > 32 && p[1] > 32; p += 2) { char hex[3] = {p[0], p[1], 0}; text[n++] =
+        (char)strtol(hex, NULL, 16); } text[n] = 0; char result[512]; if (argv[2][0] == 'c') printf("%s\\n",
+        calculate(text, result, sizeof result) ? result : "None"); else { int count = encode(text, ids); for (int i =
+        0; i < count; i++) printf("%d ", ids[i]); printf("\\n"); } fflush(stdout);
     }
     return 0;
 }

@@ -61,7 +61,7 @@ def start(world=None, load=None, seed=0):
 
 
 def rank_of_two(rank, folder):
-    """What each of two Gloo processes does: five steps with its state saved after three; two steps from one rank's files."""
+    """What each of two Gloo processes does: five steps, saving after three; two steps from one rank's files."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     world = World(rank=rank, local_rank=rank, size=2)
@@ -203,7 +203,8 @@ def test_rates_follow_the_width_when_asked():
         model, before = small(), small()
         optimizer = MuonAdamW(model, CONFIG.model_copy(update={"scale_by_width": wide}), World())
         steps(model, optimizer, 0, 1)
-        moved.append([(a - b).abs().mean().item() for a, b in zip(model.parameters(), before.parameters(), strict=True)])
+        both = zip(model.parameters(), before.parameters(), strict=True)
+        moved.append([(a - b).abs().mean().item() for a, b in both])
     ratio = [b / a for a, b in zip(*moved, strict=True)]
     names = [name for name, _ in small().named_parameters()]
     for name, r in zip(names, ratio, strict=True):

@@ -1,10 +1,11 @@
-"""To C: a language model in two files, `model.bin` (parameters and vocabulary) and `run.c` (the program that runs them).
+"""To C: a language model in two files, `model.bin` (parameters and vocabulary) and `run.c` (the program that runs
+them).
 
     to_c(model, tokenizer, "out/")
     cc -O3 -o run out/run.c -lm && ./run out/model.bin -p "hello"
 
-The program needs a C compiler and nothing else. It decodes greedily, with the tokens that the engine yields at temperature 0.
-"""
+The program needs a C compiler and nothing else. It decodes greedily, with the tokens that the engine yields at
+temperature 0."""
 
 import re
 import struct
@@ -25,14 +26,11 @@ UNICODE_CLASSES = (r"\p{L}", r"\p{N}", r"\p{White_Space}")  # 1, 2, 3 in run.c; 
 
 def to_c(model, tokenizer, folder: str | Path) -> Path:
     """Write model.bin and run.c. Returns the folder."""
+    blocks = [f"blocks.{i}.{part}" for i in range(model.config.n_layer) for part in BLOCK_ORDER]
     with new_folder(folder) as out:
         with open(out / "model.bin", "wb") as f:
             f.write(header(model.config, tokenizer))
-            for name in [
-                "wte",
-                *(f"blocks.{i}.{part}" for i in range(model.config.n_layer) for part in BLOCK_ORDER),
-                "lm_head",
-            ]:
+            for name in ["wte", *blocks, "lm_head"]:
                 weight = model.state_dict()[f"{name}.weight"]
                 f.write(weight.detach().float().cpu().numpy().astype("<f4").tobytes())  # (out, in), row by row
         atomic_write(out / "run.c", Path(__file__).with_name("run.c").read_bytes())
@@ -46,16 +44,9 @@ def header(config, tokenizer) -> bytes:
     sizes = (config.vocab_size, config.n_layer, config.n_head, config.n_kv_head, config.n_embd, config.sequence_len)
     numbers = struct.pack("<9i", VERSION, *sizes, digits(tokenizer.pattern), len(ranges)) + struct.pack("<9i", *special)
     tokens = [b"" if i in special else tokenizer.id_to_bytes(i) for i in range(config.vocab_size)]
-    return b"".join(
-        [
-            MAGIC,
-            numbers,
-            struct.pack("<3f", config.softcap, config.rope_base, NORM_EPS),
-            ranges.astype("<u4").tobytes(),
-            np.array([len(t) for t in tokens], dtype="<u2").tobytes(),
-            *tokens,
-        ]
-    )
+    reals = struct.pack("<3f", config.softcap, config.rope_base, NORM_EPS)
+    lengths = np.array([len(token) for token in tokens], dtype="<u2").tobytes()
+    return b"".join([MAGIC, numbers, reals, ranges.astype("<u4").tobytes(), lengths, *tokens])
 
 
 def digits(pattern: str) -> int:

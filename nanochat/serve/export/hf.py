@@ -41,7 +41,8 @@ def hf_name(name: str) -> str:
 
 
 def hf_config(config, bos: int, eos: int, dtype: torch.dtype = torch.float32) -> dict:
-    """config.json for a GPTConfig; generation starts after `bos` and ends at `eos` (the assistant's end of turn) or at bos."""
+    """config.json for a GPTConfig; generation starts after `bos` and ends at `eos` (the assistant's end of turn) or
+    at bos."""
     return {
         "architectures": ["NanoChatForCausalLM"],
         "model_type": "nanochat",
@@ -74,9 +75,6 @@ def to_hf(model, tokenizer, folder: str | Path) -> Path:
     with new_folder(folder) as out:
         save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
         write_json(out / "config.json", config)
-        write_json(
-            out / "generation_config.json",
-            {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")},
-        )
+        write_json(out / "generation_config.json", {key: value for key, value in config.items() if "_token_id" in key})
         tokenizer.to_hf(out)
     return Path(folder)

@@ -1,10 +1,12 @@
-"""To tiktoken: the tokenizer as OpenAI's library reads it, in plain text.
+"""To tiktoken: the tokenizer as OpenAI's library reads it.
 
-to_tiktoken(tokenizer, "out/")
-encoding = load("out/")           # a tiktoken.Encoding; load() is short enough to copy into any program
+    to_tiktoken(tokenizer, "out/")
+    encoding = load("out/")           # a tiktoken.Encoding; load() is short enough to copy into any program
 
-nanochat.tiktoken    one line per token: its bytes in base64, a space, its rank
-encoding.json        the split pattern and the ids of the special tokens
+    nanochat.tiktoken    one line per token: its bytes in base64, a space, its rank
+    encoding.json        the split pattern and the ids of the special tokens
+
+Both files are plain text, and nothing in them can run.
 """
 
 import base64
@@ -17,11 +19,10 @@ from nanochat.serve.export import new_folder
 def to_tiktoken(tokenizer, folder: str | Path) -> Path:
     """Write the two files. Returns the folder."""
     ranks = sorted(tokenizer.mergeable_ranks.items(), key=lambda item: item[1])
+    lines = [f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in ranks]
     about = {"name": "nanochat", "pat_str": tokenizer.pattern, "special_tokens": tokenizer.special}
     with new_folder(folder) as out:
-        atomic_write(
-            out / "nanochat.tiktoken", "".join(f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in ranks)
-        )
+        atomic_write(out / "nanochat.tiktoken", "".join(lines))
         write_json(out / "encoding.json", about)
     return Path(folder)
 
