@@ -17,8 +17,8 @@
 # those numbers is not part of the network at all: it is trained before it, on its own, by counting. When a chatbot
 # cannot spell, stumbles over sums, or costs several times as much in Hindi, look here first.
 #
-# In this lesson you build that piece of software. First byte-pair encoding by hand, then the split that keeps words
-# apart, and at the end GPT-4's own tokenizer, number for number.
+# In this lesson you build it: byte-pair encoding by hand, then the split that keeps words apart, and at the end GPT-4's
+# own tokenizer, number for number.
 #
 # *About 90 minutes, six exercises. You need Python and nothing else.*
 
@@ -30,6 +30,7 @@ SEED = 0
 # %% tags=["setup"]
 from nanochat import course
 from nanochat.course import check, use
+
 S = course.scale(SCALE)
 run = course.open_run(SCALE, RUN, SEED)
 course.environment(S, run)
@@ -68,10 +69,11 @@ for character in "Añ안😉":
 
 # %% [markdown]
 # There is a system in the first bits of each byte. A byte that begins with `0` is a character by itself: that is ASCII.
-# A byte that begins with `110`, `1110` or `11110` opens a character of two, three or four bytes. A byte that begins with
-# `10` continues one. What is left over in each byte carries the code point, from high bits to low.
+# A byte that begins with `110`, `1110` or `11110` opens a character of two, three or four bytes. A byte that begins
+# with `10` continues one. What is left over in each byte carries the code point, from high bits to low.
 #
-# So we can write the Korean syllable ourselves. Its code point has 16 bits; a three-byte character has room for 4 + 6 + 6.
+# So we can write the Korean syllable ourselves. Its code point has 16 bits, and a three-byte character has room for four
+# of them in its first byte and six in each of the others.
 
 # %% tags=["nbval-check-output"]
 code = ord("안")
@@ -80,7 +82,7 @@ by_hand = bytes([
     0b1000_0000 | code >> 6 & 0b0011_1111,  # 10xxxxxx  the next six
     0b1000_0000 | code & 0b0011_1111,       # 10xxxxxx  the last six
 ])
-print(code, by_hand, by_hand == "안".encode("utf-8"))
+print(code, by_hand, by_hand == "안".encode())
 
 # %%
 fig, ax = plt.subplots(figsize=(4.2, 1.35))
@@ -104,19 +106,19 @@ plt.show()
 # %% [markdown]
 # ## Why not one number per character?
 #
-# It is the obvious idea. Every character has a number, so let the model read code points. How many would there be?
+# The obvious idea: every character has a number, so let the model read code points. How many are there?
 
 # %%
 assigned = sum(unicodedata.category(chr(c)) not in ("Cn", "Co", "Cs") for c in range(0x110000))
 print(f"{assigned:,} characters in this Python's Unicode {unicodedata.unidata_version}")
 
 # %% [markdown]
-# Each would need a row in the model's first and last matrix, most of them for characters that the training text shows
-# once or never, and next year's emoji would have none. Words are worse: there is no list of all of them.
+# Each would need a row in the model's first and last matrix and most would hardly ever be trained. Next year's emoji
+# would have none. Words are worse: there is no list of all of them.
 #
-# Bytes are the other extreme: 256 of them, complete for ever, no text is out of reach. But a sentence becomes long,
-# and length is what a Transformer pays for. Let us see how long, in a text that will stay with us through the course:
-# an invented town of sixty people.
+# Bytes are the other extreme: 256 of them, complete for ever, no text is out of reach. But a sentence becomes long, and
+# length is what a Transformer pays for. Let us see how long, in a text that will stay with us through the course: an
+# invented town of sixty people.
 
 # %%
 world = World(SEED)
@@ -126,19 +128,20 @@ print(f"\n{len(text.encode()):,} bytes, {len(set(text))} distinct characters, {l
       f"{len(text.split()):,} words in all")
 
 # %% [markdown]
-# Many bytes for every word, and yet few different words, which come again and again. That is the opening for a third way:
-# **start from bytes, and give a new number to whatever occurs often.** The text itself decides what deserves one.
+# Many bytes for every word, and yet few different words, which come again and again. That is the opening for a third
+# way: **start from bytes, and give a new number to whatever occurs often.** The text itself decides what deserves one.
 
 # %% [markdown]
 # ## Count pairs
 #
-# Byte-pair encoding repeats one step: find the two neighbours that stand side by side most often, and join them into one
-# new token. So the first thing we need is a count of neighbours.
+# Byte-pair encoding repeats one step: find the two neighbours that stand side by side most often, and join them into
+# one new token. So the first thing we need is a count of neighbours.
 #
 # ---
 # **Exercise 01.pair_counts** · 2 points · ●○○ · about 4 lines · 5 min
 #
-# Write `pair_counts(ids)`: a `Counter` that says how often each two neighbours occur, in their order. Pairs may overlap.
+# Write `pair_counts(ids)`: a `Counter` that says how often each two neighbours occur, in their order. Pairs may
+# overlap.
 #
 # ```
 # >>> pair_counts([1, 2, 3, 1, 2])
@@ -147,7 +150,8 @@ print(f"\n{len(text.encode()):,} bytes, {len(set(text))} distinct characters, {l
 # Counter({(7, 7): 2})
 # ```
 # <details><summary>Hint 1</summary>A list of n ids has n − 1 pairs of neighbours. What about a list of one?</details>
-# <details><summary>Hint 2</summary><code>itertools.pairwise</code>, or <code>zip(ids, ids[1:])</code>, walks over them.</details>
+# <details><summary>Hint 2</summary><code>itertools.pairwise</code>, or <code>zip(ids, ids[1:])</code>, walks over
+# them.</details>
 
 # %% tags=["exercise:01.pair_counts"]
 def pair_counts(ids):
@@ -180,7 +184,7 @@ plt.show()
 
 # %% [markdown]
 # Most of the square is white. Language uses few of the pairs it could, and a few of those all the time: the dark column
-# on the left is the end of a word. Where there is such a pattern there is something to compress.
+# on the left is the end of words. A pattern like that can be compressed.
 
 # %% [markdown]
 # ## Merge
@@ -197,7 +201,8 @@ plt.show()
 # >>> merge([1, 1, 1], (1, 1), 4)
 # [4, 1]
 # ```
-# <details><summary>Hint 1</summary>After a replacement the next place to look at is two further on, not one: a <code>while</code> loop can do that.</details>
+# <details><summary>Hint 1</summary>After a replacement the next place to look at is two further on, not one: a
+# <code>while</code> loop can do that.</details>
 # <details><summary>Hint 2</summary>At the last id there is no neighbour to compare with.</details>
 
 # %% tags=["exercise:01.merge"]
@@ -214,8 +219,8 @@ merge = use("01.merge")
 # %% [markdown]
 # ## Train
 #
-# Training is those two in a loop. One more decision is needed: which pair wins when two are equally frequent? It does not
-# matter, so long as there is one answer. Ours is the pair with the smaller ids.
+# Training is those two in a loop. One more decision is needed: which pair wins when two are equally frequent? It does
+# not matter, so long as there is one answer. Ours is the pair with the smaller ids.
 
 # %%
 def most_frequent(counts):
@@ -243,8 +248,8 @@ for (a, b), new in tiny.items():
 print(left, lengths)
 
 # %% [markdown]
-# Three merges took eleven ids to five. Note what the third one joined: two tokens that were themselves made before. That
-# is how bytes grow to syllables, words and phrases without anyone saying what a word is. Now the town.
+# Three merges took eleven ids to five. Note what the third one joined: two tokens that were themselves made before.
+# That is how bytes grow to syllables, words and phrases without anyone saying what a word is. Now the town.
 
 # %%
 start = time.perf_counter()
@@ -253,8 +258,8 @@ seconds_by_hand = time.perf_counter() - start
 print(f"{len(merges)} merges: {lengths[0]:,} ids became {lengths[-1]:,}, in {seconds_by_hand:.1f} s")
 
 # %% [markdown]
-# The ids say nothing to a reader. What a token stands for follows from the merges: the bytes of its left part, then
-# those of its right part. As parts are always older than what they make, one pass is enough.
+# What a token stands for follows from the merges: the bytes of its left part, then those of its right part. Parts are
+# always older than what they make, so one pass is enough.
 
 # %%
 def vocabulary(merges):
@@ -281,9 +286,9 @@ ax.set(xlabel="merges", ylabel="bytes per token", ylim=(0, None), title=f"the to
 plt.show()
 
 # %% [markdown]
-# The first merges gain most. After that the curve goes on almost straight, and that is the town: it has few phrases, and
-# merge after merge swallows them whole. In real language each doubling of the vocabulary gains less than the one before;
-# lesson 02 measures how much.
+# The first merges gain most. After that the curve goes on almost straight, and that is the town: it has few phrases,
+# and merge after merge swallows them whole. In real language each doubling of the vocabulary gains less than the one
+# before; lesson 02 measures how much.
 
 # %% [markdown]
 # ## Encode
@@ -291,8 +296,8 @@ plt.show()
 # Training has cut up its own text. A new text must be cut *in the same way*, for the model will only know ids in the
 # company in which it has seen them.
 #
-# The first thing that comes to mind is to take, from left to right, the longest token that fits. Let us
-# build it and see.
+# The first thing that comes to mind is to take, from left to right, the longest token that fits. Let us build it and
+# see.
 
 # %%
 def encode_longest(data, vocab):
@@ -306,8 +311,8 @@ def encode_longest(data, vocab):
     return ids
 
 # %% [markdown]
-# We have a test that cannot be argued with: the training text itself. Training ended with `left`; an encoder that does
-# what training did must return exactly that.
+# There is a test that cannot be argued with. Training ended with `left`; an encoder that does what training did must
+# return exactly that for the training text.
 
 # %%
 wrong = encode_longest(text.encode("utf-8"), vocab)
@@ -317,9 +322,9 @@ print("training:", [vocab[i].decode() for i in left[at:at + 5]])
 print("longest: ", [vocab[i].decode() for i in wrong[at:at + 5]])
 
 # %% [markdown]
-# Both rows spell the same text, so nothing crashes and nobody notices. But the model was trained on the upper row and
-# would be asked about the lower one. What went wrong is the order: in training a frequent pair was merged *before* the
-# longer token was thought of, and it took a letter away that the longer token would have needed.
+# Both rows spell the same text, so nothing crashes and nobody notices. But the model is trained on the upper row and
+# asked about the lower one. What went wrong is the order: in training a frequent pair was merged *before* the longer
+# token was thought of, and it took a letter away that the longer token would have needed.
 #
 # So encoding has to replay training. Of all the pairs in the text, merge the one that was learned **first**, and repeat
 # until no pair is left that was ever learned.
@@ -327,8 +332,8 @@ print("longest: ", [vocab[i].decode() for i in wrong[at:at + 5]])
 # ---
 # **Exercise 01.encode** · 3 points · ●●○ · about 7 lines · 15 min
 #
-# Write `encode(text, merges)`: the ids of a string. `merges` is what `train` returned, `{pair: new id}`; ids were given out
-# in the order of training, so a lower one was learned earlier. You may call your `merge`.
+# Write `encode(text, merges)`: the ids of a string. `merges` is what `train` returned, `{pair: new id}`; ids were given
+# out in the order of training, so a lower one was learned earlier. You may call your `merge`.
 #
 # ```
 # >>> encode("aaabdaaabac", {(97, 97): 256, (256, 98): 257, (97, 257): 258})
@@ -337,8 +342,10 @@ print("longest: ", [vocab[i].decode() for i in wrong[at:at + 5]])
 # [195, 169]
 # ```
 # The first example looks odd and is right: 256 takes the first two letters of `aaa`, and so 256, 98 never meet.
-# <details><summary>Hint 1</summary>Start from the bytes. While there is more than one id: which of the neighbouring pairs has the lowest new id?</details>
-# <details><summary>Hint 2</summary><code>min(pairwise(ids), key=lambda pair: merges.get(pair, float("inf")))</code> finds it; stop if it is not in <code>merges</code>.</details>
+# <details><summary>Hint 1</summary>Start from the bytes. While there is more than one id: which of the neighbouring
+# pairs has the lowest new id?</details>
+# <details><summary>Hint 2</summary><code>min(pairwise(ids), key=lambda pair: merges.get(pair, float("inf")))</code>
+# finds it; stop if it is not in <code>merges</code>.</details>
 
 # %% tags=["exercise:01.encode"]
 def encode(text, merges):
@@ -357,14 +364,13 @@ ids = encode(lines, merges)
 print(len(ids), "ids, as training left them:", ids[:-1] == left[:len(ids) - 1])
 
 # %% [markdown]
-# (All but the last: in the whole text its byte may have joined what followed.) The training text comes back as training
-# left it.
+# (All but the last: in the whole text it may have joined what followed.)
 
 # %% [markdown]
 # ## Decode
 #
-# The way back looks like one line: look up every id, join. There is a trap in it, and it is the bytes again. A token is a
-# piece of *bytes*, and nothing forces it to end where a character ends.
+# The way back looks like one line: look up every id, join. There is a trap in it, and it is the bytes again. A token is
+# a piece of *bytes*, and nothing forces it to end where a character ends.
 
 # %% tags=["nbval-check-output"]
 ids = encode("안녕 😉", merges)
@@ -373,8 +379,8 @@ print([bytes([i]).decode("utf-8", errors="replace") for i in ids])
 
 # %% [markdown]
 # Each � is U+FFFD, the *replacement character*: Python's way to say "these bytes are not text". Alone, none of these
-# tokens is; together they are. The order matters: first join, then decode. And as a model may emit any sequence of ids,
-# even one that makes no characters, decoding must never raise for bytes that are not UTF-8.
+# tokens is; together they are. So first join, then decode. And as a model may emit any sequence of ids, decoding must
+# never raise for bytes that are not UTF-8.
 #
 # ---
 # **Exercise 01.decode** · 2 points · ●○○ · about 2 lines · 5 min
@@ -430,22 +436,23 @@ def spellings(name, ids, vocab):
 
 plain = {person: spellings(person, left, vocab) for person in world.people}
 worst = max(plain, key=lambda person: len(plain[person]))
-print(f"{np.mean([len(s) for s in plain.values()]):.1f} spellings a name; {worst} has {len(plain[worst])}, among them:")
+average = np.mean([len(found) for found in plain.values()])
+print(f"{average:.1f} spellings a name; {worst} has {len(plain[worst])}, among them:")
 print(list(plain[worst])[:5])
 
 # %% [markdown]
-# What the model learns about a person from one spelling it does not know of the others. Every verb that follows a
-# name, every full stop, makes new ones.
+# What the model learns about a person from one spelling it does not know of the others. Every verb that follows a name,
+# every full stop, makes new ones.
 #
 # The cure is to cut the text into *chunks* first, and to let merges happen only inside a chunk. A regular expression
-# does the cutting. In the pattern language, `\p{L}` is any letter of any script, `\p{N}` any digit, `\s` white space and
-# `\S` anything else.
+# does the cutting. In the pattern language, `\p{L}` is any letter of any script, `\p{N}` any digit, `\s` white space
+# and `\S` anything else.
 #
 # ---
 # **Exercise 01.split** · 3 points · ●●● · about 1 line · 20 min
 #
-# Write `split_pattern`, a string, so that `regex.findall(split_pattern, text)` cuts any text into chunks. Four kinds, tried
-# in this order:
+# Write `split_pattern`, a string, so that `regex.findall(split_pattern, text)` cuts any text into chunks. Four kinds,
+# tried in this order:
 #
 # 1. a run of letters, with the blank before it if there is one (one blank, `" "`; no other white space);
 # 2. one to three digits, *without* a blank;
@@ -457,8 +464,11 @@ print(list(plain[worst])[:5])
 # >>> regex.findall(split_pattern, "I'm 12345  years old!!\n")
 # ['I', "'", 'm', ' ', '123', '45', ' ', ' years', ' old', '!!', '\n']
 # ```
-# <details><summary>Hint 1</summary>Alternatives are separated by <code>|</code>; <code> ?</code> is "a blank or nothing"; <code>[^\s\p{L}]</code> is "neither of these".</details>
-# <details><summary>Hint 2</summary><code>\s+(?!\S)</code> matches white space that is <em>not followed</em> by something visible: a longer run gives back one blank to fulfil that. After it, <code>\s+</code> catches the single ones.</details>
+# <details><summary>Hint 1</summary>Alternatives are separated by <code>|</code>; <code> ?</code> is "a blank or
+# nothing"; <code>[^\s\p{L}]</code> is "neither of these".</details>
+# <details><summary>Hint 2</summary><code>\s+(?!\S)</code> matches white space that is <em>not followed</em> by
+# something visible: a longer run gives back one blank to fulfil that. After it, <code>\s+</code> catches the single
+# ones.</details>
 
 # %% tags=["exercise:01.split"]
 split_pattern = ...
@@ -474,8 +484,8 @@ for sample in ("She's 42, he's 1938.", "    return  x+1\n\n", "¿Dónde? 서울�
     print("|".join(regex.findall(split_pattern, sample)).replace("\n", "⏎"))
 
 # %% [markdown]
-# The blank travels with the word *after* it. So ` old` and `old` are two tokens, which wastes some, but no blank ever needs
-# a token of its own between two words.
+# The blank travels with the word *after* it. So ` old` and `old` are two tokens, which wastes some, but no blank ever
+# needs a token of its own between two words.
 #
 # GPT-4's pattern has the same bones and a few refinements: contractions such as `'s` are chunks of their own, any one
 # character may lead a word, and a line end closes a chunk. The library has it, and a class that uses it.
@@ -492,7 +502,8 @@ print("|".join(town.split("She's 42, he's 1938.")))
 # %%
 ids = town.encode(text)
 apart = {person: spellings(person, ids, town.vocab) for person in world.people}
-print(f"{np.mean([len(s) for s in apart.values()]):.1f} spellings a name; {worst} has {len(apart[worst])}:", list(apart[worst]))
+average = np.mean([len(found) for found in apart.values()])
+print(f"{average:.1f} spellings a name; {worst} has {len(apart[worst])}:", list(apart[worst]))
 print(f"bytes per token: {len(text) / len(left):.2f} without, {len(text) / len(ids):.2f} with")
 print("longest tokens now:", sorted(town.vocab.values(), key=len)[-6:])
 
@@ -511,8 +522,8 @@ basic.train(text, S.tokenizer.vocab_size)
 print("same merges:", basic.merges == merges, " same ids:", basic.encode(lines) == encode(lines, merges))
 
 # %% [markdown]
-# The second adds the split and the special tokens below. A tokenizer is saved as two small files: `.model` to load, `.vocab`
-# to read. There is no pickle in them; you can check a tokenizer by eye.
+# The second adds the split and the special tokens below. A tokenizer is saved as two small files: `.model` to load,
+# `.vocab` to read. There is no pickle in them; you can check a tokenizer by eye.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -524,8 +535,8 @@ print("\n".join(vocab_lines[-4:]))
 # %% [markdown]
 # ## Special tokens
 #
-# Some ids stand for no text at all: "a document begins here", "now the assistant speaks". They are added after training,
-# above all merges, and they must never come out of ordinary text. Otherwise a user could type one.
+# Some ids stand for no text at all: "a document begins here", "now the assistant speaks". They are added after
+# training, above all merges, and they must never come out of ordinary text. Otherwise a user could type one.
 
 # %%
 end = len(town.vocab)
@@ -539,16 +550,16 @@ except ValueError as error:
     print("ValueError:", error)
 
 # %% [markdown]
-# The default is the cautious one. Text from outside should not hold special tokens; if it does, the caller has to say what
-# they mean. In lesson 02 conversations are put together from such tokens, and what users write goes through the ordinary
-# way only.
+# The default is the cautious one. Text from outside should not hold special tokens; if it does, the caller has to say
+# what they mean. In lesson 02 conversations are put together from such tokens, and what users write goes through the
+# ordinary way only.
 
 # %% [markdown]
 # ## GPT-4's tokenizer, from what is published
 #
-# The vocabulary of GPT-4, `cl100k_base`, is public in one form: a list of tokens, each with its *rank*. The lower the rank,
-# the earlier it was made. The library fetches it through `tiktoken`. Where that is impossible, the next cell says so in a
-# line, and we go on with the town's own tokens as if they had been published.
+# The vocabulary of GPT-4, `cl100k_base`, is public in one form: a list of tokens, each with its *rank*. The lower the
+# rank, the earlier it was made. The library fetches it through `tiktoken`. Where that is impossible, the next cell says
+# so in a line, and we go on with the town's own tokens as if they had been published.
 
 # %%
 from nanochat.tokenizer.cl100k import cl100k
@@ -571,8 +582,8 @@ shuffle = {byte: ranks[bytes([byte])] for byte in range(256)}       # byte -> id
 print({chr(byte): shuffle[byte] for byte in b"Az! "})
 
 # %% [markdown]
-# The second is the heart of the matter: *merges are not there*. `encode` needs to know which two ids make a third, and the
-# list only says what the third looks like. ` the` might be ` t` + `he` or ` th` + `e`.
+# The second is the heart of the matter: *merges are not there*. `encode` needs to know which two ids make a third, and
+# the list only says what the third looks like. ` the` might be ` t` + `he` or ` th` + `e`.
 #
 # But there is only one way in which it can have come about. When that token was made, everything of lower rank existed
 # and nothing else. So take its bytes and let BPE run on them with the lower ranks alone: two parts will be left.
@@ -580,15 +591,19 @@ print({chr(byte): shuffle[byte] for byte in b"Az! "})
 # ---
 # **Exercise 01.merge_below** · 3 points · ●●● · about 9 lines · 20 min
 #
-# Write `merge_below(ranks, token, rank)`: the list of parts that remain of the bytes `token` when neighbours are merged, lowest
-# rank first, as long as their joined bytes have a rank **below** `rank`. Of two places with the same rank take the left one.
+# Write `merge_below(ranks, token, rank)`: the list of parts that remain of the bytes `token` when neighbours are
+# merged, lowest rank first, as long as their joined bytes have a rank **below** `rank`. Of two places with the same
+# rank take the left one.
 #
 # ```
 # >>> merge_below({b"a": 0, b"b": 1, b"ab": 2, b"abab": 3}, b"abab", 3)
 # [b'ab', b'ab']
 # ```
-# <details><summary>Hint 1</summary>Begin with a list of single bytes: <code>[bytes([byte]) for byte in token]</code>.</details>
-# <details><summary>Hint 2</summary>For each two neighbours, <code>ranks.get(a + b, rank)</code>. If the lowest of these is <code>rank</code> itself, you are done; else join at its first place: <code>parts[i:i + 2] = [parts[i] + parts[i + 1]]</code>.</details>
+# <details><summary>Hint 1</summary>Begin with a list of single bytes: <code>[bytes([byte]) for byte in
+# token]</code>.</details>
+# <details><summary>Hint 2</summary>For each two neighbours, <code>ranks.get(a + b, rank)</code>. If the lowest of these
+# is <code>rank</code> itself, you are done; else join at its first place: <code>parts[i:i + 2] = [parts[i] + parts[i +
+# 1]]</code>.</details>
 
 # %% tags=["exercise:01.merge_below"]
 def merge_below(ranks, token, rank):
@@ -611,8 +626,8 @@ for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
 print(f"{len(recovered):,} merges recovered in {time.perf_counter() - start:.1f} s")
 
 # %% [markdown]
-# Every token fell into exactly two parts, or the cell would have raised. That is all that was missing. Split with GPT-4's
-# pattern, rename the bytes, merge by rank:
+# Every token fell into exactly two parts, or the cell would have raised. That is all that was missing. Split with
+# GPT-4's pattern, rename the bytes, merge by rank:
 
 # %%
 def encode_gpt4(text):
@@ -660,9 +675,9 @@ for word in ("strawberry", " strawberry", "s-t-r-a-w-b-e-r-r-y"):
     print(f"{pieces(word):<24}", gpt4.encode(word))
 
 # %% [markdown]
-# Where a word is one number there are no letters in it to be counted; that ten letters stand behind this id is a fact to be
-# learned by heart. Written with hyphens it falls apart into letters, and then a model can count. Case and blanks make
-# strangers as well:
+# Where a word is one number there are no letters in it to be counted; that ten letters stand behind this id is a fact
+# to be learned by heart. Written with hyphens it falls apart into letters, and then a model can count. Case and blanks
+# make strangers as well:
 
 # %%
 for word in ("hello", " hello", "Hello", "HELLO"):
@@ -676,12 +691,12 @@ for sum_ in ("12+34=46", "1234+5678=6912", "12345+678=13023", "1234567+1=1234568
     print(pieces(sum_))
 
 # %% [markdown]
-# We write numbers so that units stand below units. Here a token means hundreds in one number and millions in the next, and
-# the last digits are alone or in pairs as it happens. The toy scale of this course gives every digit a token of its own,
-# and its small model learns to add.
+# We write numbers so that units stand below units. Here the first token means hundreds in one number and millions in
+# the next, and the last digits are alone or in pairs as it happens. The toy scale of this course gives every digit a
+# token of its own, and its small model learns to add.
 #
-# **Trailing blanks.** End a prompt with a blank, and the answer gets worse. Compare what the model saw in training with what
-# you ask:
+# **Trailing blanks.** End a prompt with a blank, and the answer gets worse. Compare what the model saw in training with
+# what you ask:
 
 # %%
 place = world.facts[worst]["city"]
@@ -689,8 +704,8 @@ for prompt in (f"Mira lives in {place}.", "Mira lives in", "Mira lives in "):
     print(f"{pieces(prompt):<24}", gpt4.encode(prompt))
 
 # %% [markdown]
-# In training the blank belongs to the town's name. With the blank already spent, that token cannot follow any more, and the
-# model has to go on from a lone blank, which it has hardly ever seen before a word.
+# In training the blank belongs to the town's name. With the blank already spent, that token cannot follow any more, and
+# the model has to go on from a lone blank, which it has hardly ever seen before a word.
 #
 # **Other languages.** The same sentence, eight times. The bars show how many tokens each costs.
 
@@ -718,9 +733,9 @@ print(f"{dearest} costs {costs[dearest] / costs['English']:.1f} times what Engli
 print(pieces(sentences[dearest]))
 
 # %% [markdown]
-# Two causes add up. UTF-8 spends two or three bytes on a character of these scripts; and merges are earned by frequency in
-# the training text, most of which was English. Whoever pays by the token, and whoever has a context of limited length,
-# pays for that choice. The model reads the same meaning in more and smaller steps.
+# Two causes add up. UTF-8 spends two or three bytes on a character of these scripts; and merges are earned by frequency
+# in the training text, most of which was English. Whoever pays by the token, and whoever has a context of limited
+# length, pays for that choice.
 
 # %% [markdown]
 # ## What changes on eight H100s
@@ -741,31 +756,37 @@ rows = [("", "this lesson", "speedrun"), ("---", "--:", "--:"), ("characters", f
 display(Markdown("\n".join("| " + " | ".join(row) + " |" for row in rows)))
 
 # %% [markdown]
-# ("At most": the text gets shorter while it is merged. It would not save us.) The whole text is counted anew for every single
-# merge. The next lesson gets the same merges without that.
+# ("At most": the text gets shorter while it is merged. It would not save us.) The whole text is counted anew for every
+# single merge. The next lesson gets the same merges without that.
 
 # %% [markdown]
 # ## Summary
 #
 # - Text is bytes; UTF-8 says which bytes belong together. 256 bytes reach every text, so nothing is ever "unknown".
-# - BPE: count neighbours, merge the most frequent pair, repeat. Encoding replays the merges in the order they were learned;
-#   taking the longest token that fits gives other ids than training did.
+# - BPE: count neighbours, merge the most frequent pair, repeat. Encoding replays the merges in the order they were
+#   learned; taking the longest token that fits gives other ids than training did.
 # - Decoding joins bytes first. What is not UTF-8 becomes U+FFFD.
 # - A split pattern keeps words, numbers and punctuation apart. Special tokens come from the program, never from text.
 # - Ranks alone determine the merges, and so GPT-4's tokenizer can be rebuilt from its list of tokens.
 #
 # ## Questions
 #
-# 1. `merge([1, 1, 1], (1, 1), 4)` counts two pairs and replaces one. Can a pair be the most frequent one and save nothing?
-# 2. Two texts are equal for the eye, "é" as one code point and as "e" with a combining accent. Are their ids equal? Should they be?
+# 1. `merge([1, 1, 1], (1, 1), 4)` counts two pairs and replaces one. Can a pair be the most frequent one and save
+#    nothing?
+# 2. Two texts are equal for the eye, "é" as one code point and as "e" with a combining accent. Are their ids equal?
+#    Should they be?
 # 3. Why does a tokenizer trained on the town's text encode Korean at all, and at what price?
 # 4. What would the pattern have to be for digits to be grouped in threes from the *right*?
 #
 # ## Further reading
 #
 # - Gage, *A New Algorithm for Data Compression* (1994): the pair merging, for files.
-# - Sennrich, Haddow, Birch, *Neural Machine Translation of Rare Words with Subword Units* (2016): it enters language models.
-# - Radford et al., *Language Models are Unsupervised Multitask Learners* (2019), section 2.2: bytes, and the split pattern.
-# - Petrov et al., *Language Model Tokenizers Introduce Unfairness Between Languages* (2023): the last figure, for many languages.
-# - Singh, Strouse, *Tokenization counts: the impact of tokenization on arithmetic in frontier LLMs* (2024): digits from left or right.
+# - Sennrich, Haddow, Birch, *Neural Machine Translation of Rare Words with Subword Units* (2016): it enters language
+#   models.
+# - Radford et al., *Language Models are Unsupervised Multitask Learners* (2019), section 2.2: bytes, and the split
+#   pattern.
+# - Petrov et al., *Language Model Tokenizers Introduce Unfairness Between Languages* (2023): the last figure, for many
+#   languages.
+# - Singh, Strouse, *Tokenization counts: the impact of tokenization on arithmetic in frontier LLMs* (2024): digits from
+#   left or right.
 # - Karpathy's *minbpe* and OpenAI's *tiktoken* are the two programs to compare `bpe.py` with.

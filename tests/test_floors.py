@@ -39,10 +39,10 @@ assert torch.equal(torch.get_rng_state(), state), "import draws random numbers"
 
 
 def test_nothing_runs_on_import_of_any_module(tmp_path):
-    done = subprocess.run([sys.executable, "-c", IMPORT_ALL, *modules()], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", IMPORT_ALL, *modules()], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_rooms_of_the_first_two_lessons_need_no_torch():
     code = "import sys, nanochat.course, nanochat.tokenizer, nanochat.course.checks, rustbpe; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from nanochat.model import GPT, GPTConfig
@@ -51,9 +51,7 @@ def save(folder: Path, step: int, world: World, *, model: GPT, optim: dict[str, 
             _save_tensors(temporary / "model.safetensors", model.state_dict())
             write_json(temporary / "state.json", {**state, "step": step, "model": asdict(model.config)})
         files = {name: [(temporary / name).stat().st_size, sha256_file(temporary / name)] for name in names}
-    except OSError as error:
-        problem = f"rank {world.rank}: {error.strerror or error}"
-    except Exception as error:  # safetensors reports a full disk as its own exception type
+    except (OSError, SafetensorError) as error:       # safetensors reports a full disk in its own exception
         problem = f"rank {world.rank}: {error}"
     gathered = world.gather((problem, files))
     problems = [p for p, _ in gathered if p]
@@ -150,4 +148,4 @@ def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
     with safe_open(path, "pt") as f:
-        return {name: f.get_tensor(name) for name in f.keys()}
+        return {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (safe_open is no dict)

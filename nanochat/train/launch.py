@@ -27,13 +27,14 @@ STAGES = {
 }
 
 
-def launch(stage: str, config, run: Run, machine: MachineConfig = MachineConfig(), live=None) -> dict:
+def launch(stage: str, config, run: Run, machine: MachineConfig | None = None, live=None) -> dict:
     """Run a stage to its end and return its headline numbers; a finished one returns them at once.
 
     `live` is called with every row of the stage's metrics. Raises UserError when the stage refuses or fails.
     """
     if stage not in STAGES:
         raise UserError(f"unknown stage {stage!r}; choose one of {', '.join(STAGES)}")
+    machine = machine or MachineConfig()
     if machine.nproc == 1:
         return _run(stage, config, run, machine, live)
     return _torchrun(stage, config, run, machine, live)

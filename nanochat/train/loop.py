@@ -10,14 +10,13 @@ import math
 import os
 import shutil
 import time
-from dataclasses import asdict
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 
 from nanochat.data import Loader
 from nanochat.model import GPT
-from nanochat.runtime import Run, UserError, World, core_seconds, pick_dtype, read_json, say
+from nanochat.runtime import Run, UserError, World, core_seconds, pick_dtype, say
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import checkpoint
 from nanochat.train.config import MachineConfig, StageConfig

@@ -25,7 +25,9 @@ def url(engine):
 def chromium():
     """A browser for playwright: its path and flags. Fails where there is none."""
     import browser
+    from playwright.sync_api import expect
 
+    expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
     path = browser.chromium()
     if path is None:
         pytest.fail(f"these tests need a browser: {browser.HOW}", pytrace=False)

@@ -130,7 +130,7 @@ def live(engine):
         thread.join(10)
 
 
-def wait_until(fact, seconds: float = 5.0) -> None:
+def wait_until(fact, seconds: float = 20.0) -> None:
     """Return as soon as `fact()` holds; fail when it does not in time."""
     end = time.monotonic() + seconds
     while not fact():

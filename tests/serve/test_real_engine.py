@@ -8,9 +8,13 @@ from rigged import CALL, RESULT, SAID, rigged_model
 from serve_fakes import NAME, live, prompt_ids, tokenizer
 
 from nanochat.engine import Engine
+from nanochat.runtime import UserError, World, open_run
+from nanochat.serve import terminal
+from nanochat.serve.export import export
 from nanochat.serve.reply import reply_with
 from nanochat.serve.terminal import print_answer
 from nanochat.serve.widget import ChatBox
+from nanochat.train import checkpoint
 
 PARTS = [
     {"type": "text", "text": "ab"},
@@ -110,3 +114,36 @@ def test_terminal_and_chat_box_say_it_too(engine, capsys):
     chat = ChatBox(reply)
     assert chat.say("hello") == SAID
     assert chat.history[-1]["content"] == PARTS
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run directory with a chat model, as the stages leave it."""
+    run = open_run(tmp_path_factory.mktemp("runs") / "mine", scale="smoke", create=True)
+    tokenizer().save(run / "tokenizer")
+    state = {"tokenizer": tokenizer().digest}
+    checkpoint.save(run / "sft", 1, World(), model=rigged_model(tokenizer()), optim={}, data={}, state=state)
+    return run
+
+
+def test_a_run_directory_is_chatted_with(run, capsys):
+    terminal.chat(run, "hello", temperature=0)
+    assert capsys.readouterr().out == SAID + "\n"
+    with pytest.raises(UserError, match="no finished checkpoint of stage rl"):
+        terminal.chat(run, "hello", stage="rl")
+
+
+@pytest.mark.parametrize(
+    ("to", "files"),
+    [
+        (
+            "hf",
+            ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"],
+        ),
+        ("tiktoken", ["encoding.json", "nanochat.tiktoken"]),
+        ("c", ["model.bin", "run.c"]),
+    ],
+)
+def test_a_run_directory_is_exported(run, tmp_path, to, files):
+    folder = export(run, to, tmp_path / to)
+    assert sorted(path.name for path in folder.iterdir()) == files

@@ -90,6 +90,7 @@ def test_the_chat_box_answers_in_jupyterlab(tmp_path, chromium, subshells):
         errors = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(url)
+        page.wait_for_function("() => window.jupyterapp", timeout=60_000)
         page.evaluate("window.jupyterapp.restored")
         page.wait_for_function(
             """() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'""",

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import tiny  # noqa: E402
+import tiny
 
-from nanochat.runtime import open_run  # noqa: E402
-from nanochat.train import checkpoint  # noqa: E402
-from nanochat.train.launch import launch  # noqa: E402
+from nanochat.runtime import open_run
+from nanochat.train import checkpoint
+from nanochat.train.launch import launch
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_a_killed_stage_ends_with_the_same_weights(undisturbed, tmp_path, stage)
     process.wait()
     assert not (run / tiny.FOLDERS[stage] / "result.json").exists()
 
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "resuming at step" in done.stdout
     assert weights(run, stage) == weights(undisturbed, stage)

@@ -37,9 +37,8 @@ def test_another_configuration_is_refused_and_the_difference_listed(run):
 
 
 def test_a_stage_that_never_saved_anything_may_change_its_mind(run):
-    with pytest.raises(RuntimeError):
-        with stage_folder(run, "base", CharRNNConfig(steps=5), {}):
-            raise RuntimeError("stopped before the first checkpoint")
+    with pytest.raises(RuntimeError), stage_folder(run, "base", CharRNNConfig(steps=5), {}):
+        raise RuntimeError("stopped before the first checkpoint")
     assert finish(run, CharRNNConfig(steps=6), {}) == "trained"
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-import tiny  # noqa: E402
+import tiny
 
-from nanochat.runtime import open_run  # noqa: E402
-from nanochat.train import checkpoint  # noqa: E402
-from nanochat.train.launch import launch  # noqa: E402
+from nanochat.runtime import open_run
+from nanochat.train import checkpoint
+from nanochat.train.launch import launch
 
 FIRST_GRADIENT = """
 import sys; sys.path.insert(0, sys.argv[3])

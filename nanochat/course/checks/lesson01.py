@@ -1,7 +1,7 @@
-"""Lesson 01, bytes and BPE: the cases of its exercises, and the answers that `use` gives where the library has no function.
+"""Lesson 01, bytes and BPE: the cases of its exercises, and what `use` gives where the library has no function for it.
 
-Oracles are of another make than the answers: replacing inside strings of odd characters for merges, a hand-written scanner
-for the split, training itself for encoding and for the parts of a token.
+Oracles are of another make than the answers: replacing inside strings of odd characters for merges, a hand-written
+scanner for the split, training itself for encoding and for the parts of a token.
 """
 
 import random

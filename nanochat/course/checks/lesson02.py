@@ -1,6 +1,6 @@
-"""Lesson 02, the tokenizer at scale: the cases of its exercises, and the answers that `use` gives where the library has none.
+"""Lesson 02, the tokenizer at scale: the cases of its exercises, and what `use` gives where the library has none.
 
-Oracles count everything anew where the answers keep books, and render conversations to words where the answers make ids.
+Oracles count everything anew where the answers keep books, and render conversations to names where the answers make ids.
 """
 
 import heapq
@@ -193,7 +193,7 @@ def knows_where_every_pair_is(apply_merge):
             apply_merge(words, times, counts, where, pair, new)
             for p, numbers in _places(words).items():
                 missing = numbers - where.get(p, set())
-                assert not missing, f"pair {p} is in word {min(missing)} = {words[min(missing)]}, and `where` does not say so"
+                assert not missing, f"pair {p} is in word {words[min(missing)]}, and `where` does not say so"
 
 
 def weighs_words_by_their_times(apply_merge):
@@ -273,7 +273,8 @@ def gives_all_in_order_while_counts_fall(pop_best):
                 counts[pair] = random.randint(1, counts[pair])
             wanted = _best(counts)
             got = pop_best(heap, counts)
-            assert got == wanted, f"returned {got} with {counts.get(got, 0)} left, should be {wanted} with {counts[wanted]}"
+            left = counts.get(got, 0)
+            assert got == wanted, f"returned {got} with {left} left, should be {wanted} with {counts[wanted]}"
             del counts[got]
 
 
@@ -368,8 +369,9 @@ def takes_any_iterable(bytes_per_token):
 class _Bytes:
     """A tokenizer for tests: ids are bytes, the special tokens stand above them."""
 
-    special = {name: 256 + i for i, name in enumerate(SPECIAL_TOKENS)}
-    bos = special["<|bos|>"]
+    def __init__(self):
+        self.special = {name: 256 + i for i, name in enumerate(SPECIAL_TOKENS)}
+        self.bos = self.special["<|bos|>"]
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode("utf-8"))
@@ -404,7 +406,7 @@ def _expected(conversation) -> list[tuple[str, int]]:
     return rows
 
 
-NAMES = {i: name for name, i in _Bytes.special.items()}
+NAMES = {i: name for name, i in _Bytes().special.items()}
 TOOL = _talk("3*4?", [_part("text", "Let me see. "), _part("python", "3*4"), _part("python_output", "12"),
                       _part("text", "12.")], "Thanks", "Yes")
 

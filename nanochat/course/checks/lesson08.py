@@ -143,7 +143,7 @@ def sees_no_later_slot(kv_step):
 # ---------------------------------------------------------------------------------------------------------------------
 # 08.sample
 
-SPREAD = [(i + 0.5) / 2000 for i in range(2000)]       # evenly spread numbers: counts are probabilities, without luck
+SPREAD = [(i + 0.5) / 1000 for i in range(1000)]       # evenly spread numbers: counts are probabilities, without luck
 
 
 def _counts(sample, logits, temperature, top_k):
@@ -158,7 +158,7 @@ def _counts(sample, logits, temperature, top_k):
 def _demand(sample, logits, temperature, top_k, probs):
     counts = _counts(sample, logits, temperature, top_k)
     for i, (n, p) in enumerate(zip(counts, probs.tolist())):
-        assert abs(n - p * len(SPREAD)) <= 2.5, (
+        assert abs(n - p * len(SPREAD)) <= 2, (
             f"temperature {temperature}, top_k {top_k}: id {i} came {n} times in {len(SPREAD)}, "
             f"its probability is {p:.3f}")
 
@@ -329,10 +329,11 @@ def largest_is_exact(quantize):
 
 
 def zero_rows_stay_zero(quantize):
-    "a row of zeros has no largest weight to divide by"
+    "a row of zeros has no largest weight to divide by: its scale is any number but 0"
     weight = torch.randn(3, 4)
     weight[1] = 0
     whole, scale = quantize(weight, 8)
+    assert float(scale[1]) > 0, f"row 1 has scale {float(scale[1])}: 0 / 0 is NaN, and what int8 makes of that is luck"
     back = whole * scale
     assert torch.isfinite(back).all(), f"row 1 came back as {back[1].tolist()}"
     assert (back[1] == 0).all(), f"row 1 came back as {back[1].tolist()}"

@@ -1,0 +1,950 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 05 Pretraining
+#
+# Nobody labels the data. Pretraining takes text as it lies around and asks one question of it, billions of times: what
+# comes next? Everything a chat model knows it learned from that question. The later stages only teach it how to behave.
+#
+# So most of the money goes here, and most of the ways to fool yourself are here too: rows that begin in the middle of
+# a thought, a loss that falls because the tokens got shorter, a benchmark that measures the length of an answer. You will
+# build the honest version of each, say *before* the run how good it will be, run it, and find out what it knows.
+#
+# *About two hours, five exercises. You need the tokenizer of lesson 02.*
+
+# %% tags=["parameters"]
+SCALE = "toy"   # one of the scales in course.yml
+RUN = ""        # a name under runs/, or a folder; empty means the scale's name
+SEED = 0
+
+# %% tags=["setup"]
+from nanochat import course
+from nanochat.course import check, use
+S = course.scale(SCALE)
+run = course.open_run(SCALE, RUN, SEED)
+course.environment(S, run)
+
+# %%
+import bz2
+import lzma
+import math
+import re
+import zlib
+from collections import Counter
+from itertools import islice
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from IPython.display import Markdown, display
+
+from nanochat.course import plots, prepare
+from nanochat.runtime import core_seconds, pick_device, pick_dtype, world
+
+plots.style()
+torch.set_num_threads(S.machine.threads or torch.get_num_threads())
+device = pick_device(S.machine.device)
+
+# %% [markdown]
+# ## Text arrives in shards
+#
+# A shard is a parquet file with one column, `text`, and one document in each row. Documents lie in *row groups*, a few
+# hundred to a thousand together, and a row group is what a loader reads at a time. By convention the last shard is never
+# trained on: it is for validation.
+
+# %%
+from nanochat.data import TextShards
+
+paths = prepare.text(S, run)                      # made (toy world) or fetched (hub) if they are not there
+tokenizer = prepare.train_tokenizer(S, run)       # lesson 02's, loaded
+for path in [*paths[:3], paths[-1]]:
+    shard = TextShards([path])
+    print(f"{path.name}  {shard.documents:>7,} documents in {len(shard)} row groups")
+print(f"{len(paths)} shards, vocabulary {tokenizer.vocab_size:,}")
+
+# %%
+def read(paths, most):
+    """The first documents of some shards, in order, up to `most` bytes together."""
+    shards, size = TextShards(paths), 0
+    for document in (text for group in range(len(shards)) for text in shards.read(group)):
+        size += len(document.encode())
+        if size > most:
+            return
+        yield document
+
+
+town = S.pretrain.data.source == "toy"            # the invented town of lesson 01, or real text
+held_out = list(read(paths[-1:], 1 << 17))        # 128 KB that no model will be trained on
+for document in held_out[:4]:
+    print(repr(document[:150]))
+
+# %%
+T = S.pretrain.model.sequence_len                 # tokens of a row
+ids = [[tokenizer.bos, *map(int, document)] for document in tokenizer.encode_batch(held_out)]
+lengths = np.array([len(document) for document in ids])
+print(f"{len(ids):,} held-out documents of {lengths.min()} to {lengths.max():,} tokens, half of them under {int(np.median(lengths)) + 1}")
+print(f"a row of this scale has {T} inputs; {(lengths > T + 1).mean():.1%} of the documents do not fit in one")
+
+# %% [markdown]
+# Each list begins with `<|bos|>`, the token that says "a document begins here". Keep an eye on it.
+
+# %% [markdown]
+# ## One row, T predictions
+#
+# A model reads a row of tokens and predicts, *at every position at once*, the token after it. So a row of T + 1 tokens gives
+# T inputs and T targets: the same tokens, one step apart. Some of them we may not want to learn, padding today and the
+# user's words in lesson 06. A target of −1 tells the loss to look away.
+#
+# ---
+# **Exercise 05.shift_targets** · 1 point · ●○○ · about 3 lines · 5 min
+#
+# Write `shift_targets(rows, mask)`. `rows` (B, T + 1) holds token ids, `mask` (B, T + 1) is 1 for tokens to be learned. Return
+# `inputs` and `targets`, (B, T) each; a target whose own mask is 0 is −1. The arguments stay as they are.
+#
+# ```
+# >>> shift_targets(np.array([[7, 8, 9, 5]]), np.array([[1, 0, 1, 1]]))
+# (array([[7, 8, 9]]), array([[-1, 9, 5]]))
+# ```
+# <details><summary>Hint 1</summary>The target at position t is token t + 1. Whose mask decides: that of token t or of token t + 1?</details>
+# <details><summary>Hint 2</summary><code>np.where(condition, a, b)</code> takes from <code>a</code> where the condition holds, else from <code>b</code>, in a new array.</details>
+
+# %% tags=["exercise:05.shift_targets"]
+def shift_targets(rows, mask):
+    """Inputs and targets, (B, T) each, of packed rows (B, T + 1); a target whose mask is 0 becomes -1."""
+    raise NotImplementedError("05.shift_targets")
+
+# %% tags=["grade:05.shift_targets"]
+check("05.shift_targets")
+
+# %% tags=["use:05.shift_targets"]
+shift_targets = use("05.shift_targets")
+
+# %%
+first = np.array(ids[0][:8])[None]                                     # (1, 8)
+inputs, targets = shift_targets(first, np.ones_like(first))            # (1, 7) each
+for read_id, next_id in zip(inputs[0], targets[0]):
+    print(f"{plots.piece(tokenizer, read_id):>10} → {plots.piece(tokenizer, next_id)}")
+
+# %% [markdown]
+# ## Packing
+#
+# Documents have all lengths and rows have one. There are three ways out, and each pays in its own coin:
+#
+# - **pad**: one document a row, the rest is filled with nothing. Nothing is lost but time;
+# - **concatenate**: glue everything together and cut every T + 1 tokens. No hole, but a row may begin in mid-sentence;
+# - **best fit**: fill each row with whole documents, the longest that fits first. Where nothing fits any more, take the
+#   shortest document at hand, cut it to the room that is left, and throw its tail away.
+#
+# ---
+# **Exercise 05.pack** · 4 points · ●●● · about 11 lines · 25 min
+#
+# Write `pack(documents, capacity)`, best fit. `documents` is a list of lists of ids. Return the rows, lists of exactly
+# `capacity` ids. While a row has room, append the longest document that fits in it whole; if none does, the shortest one,
+# cut. Of equal lengths the earlier document goes first. Each document is used once; a last row that cannot be filled is left
+# out; the list you were given stays as it was.
+#
+# ```
+# >>> pack([[0, 1, 2], [0, 3], [0, 4, 5, 6, 7]], 5)
+# [[0, 4, 5, 6, 7], [0, 1, 2, 0, 3]]
+# >>> pack([[0, 1, 2], [0, 3, 4]], 5)
+# [[0, 1, 2, 0, 3]]
+# ```
+# <details><summary>Hint 1</summary>Copy the list to a shelf. Then one loop while the shelf is not empty: room, candidates, take one off the shelf, append, and start a new row when this one is full.</details>
+# <details><summary>Hint 2</summary><code>max(fitting, key=len)</code> and <code>min(shelf, key=len)</code> return the first of equals. To take a document off by its place, find the index of that very object.</details>
+
+# %% tags=["exercise:05.pack"]
+def pack(documents, capacity):
+    """Full rows of `capacity` ids: the longest document that fits, again and again; else the shortest, cut."""
+    raise NotImplementedError("05.pack")
+
+# %% tags=["grade:05.pack"]
+check("05.pack")
+
+# %% tags=["use:05.pack"]
+pack = use("05.pack")
+
+# %% [markdown]
+# Now all three on the same documents. −2 marks a hole.
+
+# %%
+some, room = ids[:400], T + 1
+padded_rows = [(document + [-2] * room)[:room] for document in some]
+stream = [token for document in some for token in document]
+joined_rows = [stream[at:at + room] for at in range(0, len(stream) - room + 1, room)]
+packed_rows = pack(some, room)
+
+policies = {"pad": padded_rows, "concatenate": joined_rows, "best fit": packed_rows}
+print(f"{'':12} {'rows':>5} {'text':>7} {'begin at bos':>13} {'tokens lost':>12}")
+for name, rows in policies.items():
+    kept = sum(token != -2 for row in rows for token in row)
+    starts = np.mean([row[0] == tokenizer.bos for row in rows]) if rows else math.nan
+    print(f"{name:12} {len(rows):5} {kept / max(1, len(rows) * room):7.1%} {starts:13.1%} {1 - kept / len(stream):12.1%}")
+
+# %% [markdown]
+# **Predict before you look.** In the picture each line is a row, each bar a document. Orange bars are documents that
+# begin outside their row. Under which policy will you find orange, and where in the row?
+
+# %%
+def draw_rows(ax, rows, title):
+    """Rows of ids as bars: one for each document, orange where its beginning is missing; holes stay white."""
+    for r, row in enumerate(rows):
+        cuts = sorted({0, len(row), *(i for i, token in enumerate(row) if token == tokenizer.bos), *([row.index(-2)] if -2 in row else [])})
+        for n, (a, b) in enumerate(zip(cuts, cuts[1:])):
+            if row[a] != -2:
+                whole = row[a] == tokenizer.bos
+                ax.barh(r, b - a, left=a, height=0.8, edgecolor="white", linewidth=0.5, color=(plots.COLOURS[0], plots.COLOURS[4])[n % 2] if whole else plots.COLOURS[1])
+    ax.set(title=title, xlim=(0, room), ylim=(9.5, -0.5), yticks=[], xlabel="token")
+
+
+fig, axes = plt.subplots(1, 3, figsize=(8, 1.9))
+for ax, (name, rows) in zip(axes, policies.items()):
+    draw_rows(ax, rows[:10], name)
+plt.show()
+
+# %% [markdown]
+# Padding wastes most of what we pay for. Concatenation has orange on the left: the model is asked to predict the rest of
+# something it never saw begin, which teaches it to guess. Best fit has neither, and pays with the tails it cut. On web
+# text, where many documents are longer than a row, that is a real price: nanochat's lab notebook reports about 35 % of the
+# tokens cut by such a packer, 23 % of which no packer could avoid. Text is cheaper than GPU hours, so it pays.
+#
+# ## Is that what the library does?
+
+# %%
+from nanochat.data.packing import BestFitCrop, Document
+
+packer = BestFitCrop(capacity=room, buffer=len(some))
+queue = iter([Document(i, np.array(document), np.ones(len(document))) for i, document in enumerate(some)])
+theirs = []
+while pieces := packer.row(lambda: next(queue, None)):                 # [(Document, how many of its tokens)]
+    theirs.append([int(i) for document, take in pieces for i in document.ids[:take]])
+print("same rows:", [row for row in theirs if len(row) == room] == packed_rows)
+
+# %% [markdown]
+# `nanochat/data/packing.py` keeps its shelf sorted, so that taking is a binary search, and holds a thousand documents at a
+# time and not all of them. Around it, `loader.py` adds two promises that cost nothing now and save a run later. The global
+# batch does not depend on how many processes share the work, and a loader continues *exactly* where it stood.
+
+# %%
+from nanochat.data import pretrain_loader
+
+settings = dict(rows=S.pretrain.rows, sequence_len=T, seed=SEED, streams=S.pretrain.streams)
+one = pretrain_loader(paths[:-1], tokenizer, **settings)
+two = [pretrain_loader(paths[:-1], tokenizer, **settings, rank=rank, world=2) for rank in range(2)]
+inputs, targets = one.next()                                           # (rows, T) each
+print(inputs.shape, "one process = two:", np.array_equal(inputs, np.concatenate([loader.next()[0] for loader in two])))
+
+state, following = one.state(), one.next()[0]                          # state: JSON, the place and the shelf
+again = pretrain_loader(paths[:-1], tokenizer, **settings)
+again.load([state])
+print("resumed to the token:", np.array_equal(again.next()[0], following))
+
+# %% [markdown]
+# How: the data is cut into a fixed number of *streams*, each with its own place and its own shelf, and processes share out
+# whole streams. The promise would break if each process packed for itself.
+
+# %% [markdown]
+# ## A loss you can compare
+#
+# Training minimises the surprise of the next token, −ln p, averaged over tokens. The unit is the *nat*. It is the right
+# thing to differentiate and the wrong thing to compare. To see it we need no network: two models that only count.
+#
+# The first reads bytes. It knows how often each byte occurs, and nothing else. The second reads our tokens in the same way.
+# Both are fitted to the same training text and judged on the same held-out text.
+
+# %%
+def counter_losses(train_ids, test_ids, size):
+    """The surprise in nats of each id when all that is known is how often ids occur."""
+    counts = np.bincount(train_ids, minlength=size) + 0.5              # (size,) nothing is impossible
+    return -np.log(counts / counts.sum())[test_ids]                    # (N,)
+
+
+sample = list(read(paths[:-1], 100_000))
+in_bytes = [np.frombuffer("".join(texts).encode(), np.uint8).astype(int) for texts in (sample, held_out)]
+in_tokens = [np.concatenate(tokenizer.encode_batch(texts)).astype(int) for texts in (sample, held_out)]
+byte_losses = counter_losses(*in_bytes, 256)                           # (bytes,)
+token_losses = counter_losses(*in_tokens, tokenizer.vocab_size)        # (tokens,)
+print(f"bytes   {byte_losses.mean():.3f} nats a byte\ntokens  {token_losses.mean():.3f} nats a token")
+
+# %% [markdown]
+# The byte counter has the lower loss. If the loss were the judge, the best tokenizer would be none at all.
+#
+# That is a wrong turn, and published comparisons have taken it. A byte is less surprising than a token because there is
+# less *in* it. Give both the same job, this text from end to end, and count what the whole job costs:
+
+# %%
+print(f"bytes   {len(byte_losses):>7,} predictions, {byte_losses.sum() / math.log(2) / 8000:6.1f} kB of surprise")
+print(f"tokens  {len(token_losses):>7,} predictions, {token_losses.sum() / math.log(2) / 8000:6.1f} kB of surprise")
+
+# %% [markdown]
+# Now it is the other way round, as it should be: tokens know which bytes go together. The unit that no tokenizer can bend is
+# **bits per byte**: all the surprise, in bits, over the bytes of text it explains. 8 is no model at all.
+#
+# ---
+# **Exercise 05.bits_per_byte** · 3 points · ●●○ · about 4 lines · 10 min
+#
+# Write `bits_per_byte(losses, targets, token_bytes)`. `losses` (N,) are nats, `targets` (N,) the ids they belong to, `token_bytes` (V,) the
+# length in bytes of every id, 0 for special tokens. A target that is −1 or special counts neither above nor below the line.
+#
+# ```
+# >>> sizes = np.array([1, 4, 0])                       # id 2 is special
+# >>> bits_per_byte(np.log([2., 8., 1e6]), np.array([0, 1, 2]), sizes)
+# 0.8
+# ```
+# <details><summary>Hint 1</summary>A nat is 1 / ln 2 bits. Add first, divide last: one sum of bits, one sum of bytes.</details>
+# <details><summary>Hint 2</summary><code>token_bytes[-1]</code> is no error in NumPy: it is the last entry. Put the −1 aside before you look up.</details>
+
+# %% tags=["exercise:05.bits_per_byte"]
+def bits_per_byte(losses, targets, token_bytes):
+    """Bits a byte of text costs: losses in nats (N,), targets (N,), token_bytes (V,)."""
+    raise NotImplementedError("05.bits_per_byte")
+
+# %% tags=["grade:05.bits_per_byte"]
+check("05.bits_per_byte")
+
+# %% tags=["use:05.bits_per_byte"]
+bits_per_byte = use("05.bits_per_byte")
+
+# %%
+print(f"bytes   {bits_per_byte(byte_losses, in_bytes[1], np.ones(256, int)):.3f} bits per byte")
+print(f"tokens  {bits_per_byte(token_losses, in_tokens[1], tokenizer.token_bytes):.3f} bits per byte")
+
+# %% [markdown]
+# From here on this number, from your function, is how models are compared. What we need to feed it is the loss of every
+# token. A document is read from its `<|bos|>` on, with nobody else in its row; one that is longer than a row is read in
+# windows. Documents of about equal length share a batch.
+
+# %%
+from nanochat.evals.forward import evaluating, length_batches, padded
+
+
+def losses_of(model, rows):
+    """For each row of n ids the losses of its tokens 1 … n − 1, in nats."""
+    found = [None] * len(rows)
+    with evaluating(model):
+        for batch in length_batches([len(row) for row in rows], rows=64, tokens=4096):
+            x = padded([np.asarray(rows[i]) for i in batch], tokenizer.bos, device)      # (B, n)
+            nats = model(x[:, :-1], x[:, 1:], reduction="none").float().cpu().numpy()    # (B, n − 1)
+            for i, row in zip(batch, nats):
+                found[i] = row[:len(rows[i]) - 1]
+    return found
+
+
+def windows(texts):
+    """Rows of ids: bos, a document, and the bos that ends it; cut into windows of T + 1 that overlap by one."""
+    rows = [[tokenizer.bos, *map(int, text), tokenizer.bos] for text in tokenizer.encode_batch(texts)]
+    return [row[at:at + T + 1] for row in rows for at in range(0, len(row) - 1, T)]
+
+
+def score(model, texts):
+    """Bits per byte of a model on texts."""
+    rows = windows(texts)
+    losses, targets = np.concatenate(losses_of(model, rows)), np.concatenate([row[1:] for row in rows])
+    return float(bits_per_byte(losses, targets, tokenizer.token_bytes))
+
+# %% [markdown]
+# A first use: a model that has learned nothing. Its head starts at zero, so every token gets the same probability 1/V, and the
+# answer can be worked out on paper: log₂ V bits for each token.
+
+# %%
+from nanochat.evals.bpb import bits_per_byte as library_bits_per_byte
+from nanochat.model import GPT, GPTConfig
+
+untrained = GPT(GPTConfig.from_depth(1, tokenizer.vocab_size, T, n_embd=32, head_dim=32)).init_weights(SEED).to(device)
+few = held_out[:50]
+tokens = sum(map(len, tokenizer.encode_batch(few)))
+print(f"on paper  {math.log2(tokenizer.vocab_size) * tokens / sum(len(t.encode()) for t in few):.6f}")
+print(f"yours     {score(untrained, few):.6f}")
+batches = [(np.array([row[:-1]]), np.array([row[1:]])) for row in windows(few)]
+print(f"library   {library_bits_per_byte(untrained, batches, tokenizer.token_bytes):.6f}")
+
+# %% [markdown]
+# ## The whole of pretraining in a dozen lines
+#
+# You have every part by now: rows, targets, a model (lesson 03), an optimizer and a schedule (lesson 04). `nanochat/train/loop.py`
+# adds what a run of a day needs, checkpoints, logs, several processes. The heart of it is this:
+
+# %%
+from nanochat.train.optim import MuonAdamW
+from nanochat.train.schedule import lr_scale
+
+
+def train_by_hand(config, rows, steps):
+    """A model of this shape, trained from nothing on `steps` batches of `rows` rows."""
+    model = GPT(config).init_weights(SEED).to(device)
+    optimizer, plan = MuonAdamW(model, S.pretrain.optim, world(S.machine.device)), S.pretrain.schedule
+    loader = pretrain_loader(paths[:-1], tokenizer, rows=rows, sequence_len=T, seed=SEED, streams=math.gcd(rows, 4))
+    for step in range(steps):
+        inputs, targets = (torch.from_numpy(a).to(device) for a in loader.next())        # (rows, T) each
+        loss = model(inputs, targets)
+        loss.backward()
+        optimizer.step(lr_scale=lr_scale(step, steps, steps // 10, plan.flat, plan.final))
+        optimizer.zero_grad()
+    return model
+
+# %% [markdown]
+# ## How good will it be?
+#
+# A large run is paid for once. Nobody starts one without knowing what will come out, and the way to know is to train
+# smaller models first. Over many orders of magnitude the loss of language models falls as a *power law* of size, data
+# and compute: on paper with two logarithmic axes, a straight line. A line can be continued.
+#
+# ---
+# **Exercise 05.fit_power_law** · 2 points · ●●○ · about 3 lines · 10 min
+#
+# Write `fit_power_law(x, y)`: `(a, b)` such that y ≈ a · x^(−b), by least squares on the logarithms of both.
+#
+# ```
+# >>> fit_power_law(np.array([1., 4., 16.]), np.array([8., 4., 2.]))
+# (8.0, 0.5)
+# ```
+# <details><summary>Hint 1</summary>Take logarithms: ln y = ln a − b · ln x. That is a straight line in ln x.</details>
+# <details><summary>Hint 2</summary><code>np.polyfit(u, v, 1)</code> gives slope and intercept. One of them wants a sign, the other an exponential.</details>
+
+# %% tags=["exercise:05.fit_power_law"]
+def fit_power_law(x, y):
+    """(a, b) of the law y = a * x ** -b that fits best in logarithms."""
+    raise NotImplementedError("05.fit_power_law")
+
+# %% tags=["grade:05.fit_power_law"]
+check("05.fit_power_law")
+
+# %% tags=["use:05.fit_power_law"]
+fit_power_law = use("05.fit_power_law")
+
+# %% [markdown]
+# First on a series that others paid for. These are nanochat's eleven models of depth 10 to 20, each trained on eight tokens a
+# parameter on eight H100s (its miniseries of 7 January 2026). We cover the last four, fit the rest, and predict.
+
+# %%
+params = 1e6 * np.array([91, 112, 135, 163, 194, 229, 268, 313, 362, 417, 477])
+bpb = np.array([1.0312, 1.0096, .9825, .9644, .9437, .9257, .9101, .8952, .8817, .8687, .8572])
+seen = slice(0, 7)                                                     # depth 10 … 16
+a, b = fit_power_law(params[seen], bpb[seen])
+for n, truth in zip(params[7:], bpb[7:]):
+    print(f"{n / 1e6:4.0f} M parameters  predicted {a * n**-b:.4f}  measured {truth:.4f}  off by {a * n**-b / truth - 1:+.2%}")
+
+# %% [markdown]
+# Within a percent, from models of about half the size. But look at the signs: all errors lie on one side and grow. The line
+# promises more and more too much, because no model can learn what cannot be known. Some of the surprise in a text is
+# chance. A better law has a **floor**: loss = E + a · x^(−b), and only what lies above E can be trained away.
+#
+# For web text E must be guessed. For our town we can compute it, since we hold the generator in our hands. Whoever
+# knows every fact still cannot know *which* person comes next: one of 60, in one of 4 relations, in one of 5 forms. Nor
+# which sum of the training sums. The rest of a line follows.
+
+# %%
+from nanochat.data.toyworld import World
+
+people = World(SEED)
+
+
+def kind(document):
+    """sums, faq or facts: what sort of town document this is."""
+    return "sums" if "=" in document else "faq" if document.startswith("Q:") else "facts"
+
+
+def unknowable(document, share):
+    """Bits of surprise left in a document for someone who knows the town; `share` of documents are of its kind."""
+    lines, sentences, bits = document.count("\n") + 1, document.count("."), -math.log2(share)
+    if kind(document) == "sums":
+        return bits + lines * math.log2(len(people.train_sums))
+    if kind(document) == "faq":
+        return bits + lines * math.log2(30 * 4 * 2) + (lines - 1)      # a second line comes half of the time
+    return bits + sentences * math.log2(60 * 4 * 5) + (0, math.log2(3 / 2), math.log2(3))[sentences - 1]
+
+
+def floor_of(documents):
+    """The lowest bits per byte that knowledge of the town can reach."""
+    shares = Counter(map(kind, documents))
+    bits = sum(unknowable(document, shares[kind(document)] / len(documents)) for document in documents)
+    return bits / sum(len(document.encode()) for document in documents)
+
+
+floor = floor_of(held_out) if town else 0.0
+print(f"floor of the held-out text: {floor:.4f} bits per byte" if town else "real text: nobody knows its floor")
+
+# %% [markdown]
+# So this is a course where "how much is left to learn" is a number. Now our own series, one fraction of the width of the
+# big model each, trained on as many tokens *per parameter* as the big run will get. Four first.
+
+# %%
+m, plan = S.pretrain.model, S.pretrain.schedule
+
+
+def shape(width, depth):
+    return GPTConfig.from_depth(depth, tokenizer.vocab_size, T, n_embd=width, head_dim=min(width, m.head_dim // 2), n_kv_head=m.n_kv_head)
+
+
+def size(width, depth):
+    return 2 * tokenizer.vocab_size * width + 12 * depth * width**2       # embedding and head, and the blocks
+
+
+big = size(m.n_embd or 64 * m.depth, m.depth)
+ratio = plan.steps * S.pretrain.rows * T / big
+print(f"the big run: {big:,} parameters, {ratio:.2f} tokens for each")
+
+# %%
+small_text = held_out[:len(held_out) // 6]
+small_floor = floor_of(small_text) if town else 0.0
+rows, depth = max(2, S.pretrain.rows // 4), max(1, m.depth // 2)
+series = []                                                            # (parameters, bits per byte, core seconds)
+
+
+def train_one(width):
+    """Train the model of this width and add it to the series."""
+    n, began = size(width, depth), core_seconds()
+    model = train_by_hand(shape(width, depth), rows, max(2, round(ratio * n / (rows * T))))
+    series.append((n, score(model, small_text), core_seconds() - began))
+    print(f"width {width:3}  {n:>9,} parameters  {series[-1][1]:.4f} bits per byte  {series[-1][2]:5.1f} core-s")
+
+
+widths = [m.n_embd * eighths // 16 for eighths in (2, 3, 4, 6, 8)] if town else []    # real scales: the table above
+for width in widths[:-1]:
+    train_one(width)
+
+# %% [markdown]
+# **Predict before you run.** The fifth is the largest of the series. We fit two laws to the first four, with the floor and
+# without. Which will be nearer, and on which side will the other one be wrong?
+
+# %%
+def predict(x, points, floor):
+    """Loss at x by the law floor + a·x^−b through the points."""
+    n, y = np.array([p[:2] for p in points]).T
+    a, b = fit_power_law(n, y - floor)
+    return floor + a * x**-b
+
+
+if town:
+    n = size(widths[-1], depth)
+    guesses = {"straight line": predict(n, series, 0.0), "with the floor": predict(n, series, small_floor)}
+    train_one(widths[-1])
+    for name, guess in guesses.items():
+        print(f"{name:15} predicted {guess:.4f}  off by {guess / series[-1][1] - 1:+.1%}")
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(7.5, 2.5))
+published = [*zip(params, bpb)]
+for ax, points, fitted, low, title in ((axes[0], series, series[:4], small_floor, "our town"), (axes[1], published, published[:7], 0.0, "web text, d10–d20")):
+    if points:
+        x = np.geomspace(points[0][0], points[-1][0] * 1.5)
+        ax.plot(x, predict(x, fitted, 0.0), color=plots.COLOURS[5], linestyle=":", label="straight line")
+        if low:
+            ax.plot(x, predict(x, fitted, low), color=plots.COLOURS[0], linestyle="-", label="with the floor")
+        ax.plot(*np.array([p[:2] for p in fitted]).T, "o", color=plots.COLOURS[0])
+        ax.plot(*np.array([p[:2] for p in points[len(fitted):]]).T, "D", color=plots.COLOURS[1], label="predicted ones")
+        ax.legend(fontsize=7)
+    ax.set(xscale="log", yscale="log", xlabel="parameters", title=f"{title}: bits per byte")
+    ax.tick_params(which="minor", labelsize=6)
+plt.show()
+
+# %% [markdown]
+# Dots were fitted, diamonds were not. With a floor the curve bends as the diamonds do. A law is a bet on smoothness, though:
+# an ability that appears all at once, as carrying in a sum does, is not in it. With all five points, and the spread that
+# comes from leaving each of them out, here is our bet on the big run. Write yours beside it.
+
+# %%
+bet = None
+if town:
+    bet = predict(big, series, small_floor)
+    others = [predict(big, series[:i] + series[i + 1:], small_floor) for i in range(len(series))]
+    print(f"{big:,} parameters: {bet:.3f} bits per byte, {min(others):.3f} to {max(others):.3f} when one point is missing")
+
+# %% [markdown]
+# ## The run
+#
+# The real stage, through the library. It trains in this process or, with several GPUs, in one process each; it saves a
+# checkpoint now and then, and if you interrupt it, the same cell goes on from the last. A finished stage is loaded.
+
+# %%
+from nanochat.train.launch import launch
+
+with plots.LossPlot(run, "base") as live:
+    result = launch("pretrain", S.pretrain, run, S.machine, live=live)
+
+# %% [markdown]
+# Three phases, if the run was long enough to have them. The loss falls off a cliff while the model learns which tokens exist
+# and which follow each other. Then it walks downhill while it learns who is who. And it drops once more at the end, when the
+# learning rate goes down and the noise of the updates with it.
+#
+# What lies on disk is a folder that is whole or not there. The manifest is written last and holds the size and the digest
+# of every other file; a folder without it does not count.
+
+# %%
+from nanochat.train import checkpoint
+
+path = checkpoint.latest(run / "base")
+for file in sorted(path.iterdir()):
+    print(f"{path.name}/{file.name:26} {file.stat().st_size:>13,} bytes")
+
+# %%
+model, tokenizer, meta = checkpoint.load_model(run, "base")
+model.to(device).compute_dtype = pick_dtype(device, meta["dtype"])     # computes as it was trained
+base_bpb = score(model, held_out)
+print(f"validation, packed rows      {result['val_bpb']:.4f} bits per byte")
+print(f"held-out documents, each alone  {base_bpb:.4f}" + (f"   floor {floor:.4f}" if town else ""))
+if bet:
+    print(f"the bet                      {bet:.4f}, off by {bet / base_bpb - 1:+.1%}")
+
+# %% [markdown]
+# (The stage reads packed rows of whatever lengths fit; we read each document alone. The two texts differ a little.)
+#
+# ## What it learned, and what nobody can
+#
+# The distance to the floor is what is missing. Where does it hide?
+
+# %%
+if town:
+    print(f"{'':8}{'documents':>10}{'bits/byte':>11}{'floor':>8}{'missing':>9}")
+    shares = Counter(map(kind, held_out))
+    for name in shares:
+        texts = [document for document in held_out if kind(document) == name]
+        least = sum(unknowable(d, shares[name] / len(held_out)) for d in texts) / sum(len(d.encode()) for d in texts)
+        mine = score(model, texts)
+        print(f"{name:8}{len(texts):>10,}{mine:>11.3f}{least:>8.3f}{mine - least:>9.3f}")
+
+# %% [markdown]
+# Sums have the highest loss by far, and it would be wrong to conclude that the model cannot add. Almost all of it is the
+# choice of the two numbers, which is dice. Put a magnifying glass on single tokens.
+#
+# **Predict before you look.** In `17+25=42`, which tokens will be tall? And in a sentence about a person?
+
+# %%
+shown = [next(d for d in held_out if kind(d) == name) for name in ("facts", "sums", "faq")] if town else held_out[:3]
+fig, axes = plt.subplots(3, 1, figsize=(7.5, 4.2))
+for ax, document in zip(axes, shown):
+    row = windows([document])[0][:31]
+    bits = losses_of(model, [row])[0] / math.log(2)                    # (n,) one for each token after bos
+    ax.bar(range(len(bits)), bits, color=plots.COLOURS[0])
+    ax.set_xticks(range(len(bits)), [plots.piece(tokenizer, i) for i in row[1:]], fontsize=7, rotation=45)
+    ax.set(ylabel="bits", xlim=(-0.6, 29.6))
+plt.show()
+
+# %% [markdown]
+# A trained model is tall where the generator threw its dice, at a name and at the digits left of `=`, and flat where the
+# world leaves no choice: the city after a name, the digits after `=`. That flatness is knowledge. A loss near the floor does
+# not look like zero; it looks like this.
+#
+# ## Ask it
+#
+# Knowledge that shows as a small loss should also show as an answer. Two tests of the town: facts cut before their last
+# word, and sums none of which was ever written down in training.
+
+# %%
+from nanochat.engine import Engine
+from nanochat.evals import evaluate_completion
+from nanochat.tasks import load_task
+
+engine = Engine(model, tokenizer)
+cards = {}
+for name in ("cloze", "addition") if town else ():
+    task = load_task(f"toy-{name}", "test", world_folder=run / "data")
+    cards[name] = card = evaluate_completion(engine, task, S.evals.max_items, log=run / "base" / "evals" / f"{name}.jsonl")
+    low, high = card["interval"]
+    print(f"{name:9} {card['accuracy']:6.1%}  (95 %: {low:.1%} to {high:.1%}, n = {card['n']})  guessing {card['chance']:.1%}")
+
+# %% [markdown]
+# The log holds every prompt with its answer. Numbers persuade; read a few mistakes before you believe them.
+
+# %%
+import json
+
+for name in cards:
+    records = [json.loads(line) for line in (run / "base" / "evals" / f"{name}.jsonl").read_text().splitlines()]
+    wrong = [record for record in records if not record["correct"]]
+    print(f"{name}: {len(wrong)} wrong of {len(records)}")
+    for record in wrong[:3]:
+        prompt = record["prompt"].removeprefix("<|bos|>")
+        print(f"   {prompt!r} → {record['completion'][:24]!r}, expected {record['expected']!r}")
+
+# %% [markdown]
+# ## CORE: asking without a chat
+#
+# A base model does not answer questions; it continues text. CORE, the score by which nanochat and others compare base models,
+# turns 22 benchmarks into continuations of three kinds. We take one item of each kind by hand. At toy scales the bundle is one
+# about our town, with the same files and rules.
+
+# %%
+from nanochat.data import hub
+from nanochat.evals import core, write_toy_bundle
+
+real_bundle = S.evals.core and not town
+bundle = (hub.mirror() or run.path) / "eval_bundle" if real_bundle else write_toy_bundle(run / "core_bundle", people)
+tasks = core.read_bundle(bundle)
+one_of = {kind_: next(task for task in tasks if task.kind == kind_) for kind_ in core.FIELDS}
+
+
+def open_item(kind_):
+    """The first task of a kind, its items, and the texts and token rows that item 0 becomes."""
+    task = one_of[kind_]
+    items = core.read_items(task, 50)
+    texts = core.prompts(task, items[0], core.few_shot(items, 0, task.shots))
+    return task, items, texts, [[tokenizer.bos, *map(int, row)] for row in tokenizer.encode_batch(texts)]
+
+# %% [markdown]
+# **Multiple choice.** One context, several endings. Which ending does the model find likeliest?
+
+# %%
+task, items, texts, choice_rows = open_item("multiple_choice")
+choice_losses = [loss.tolist() for loss in losses_of(model, choice_rows)]
+for text, loss in zip(texts, choice_losses):
+    print(f"{text[-60:]!r:64} {len(loss):4} predicted tokens, {sum(loss):8.3f} nats in all")
+print("right:", items[0]["gold"])
+
+# %% [markdown]
+# "Likeliest" needs a definition. The nats in all punish an ending for being long: every further token costs something, and a
+# wrong short answer beats a right long one. So take the mean over tokens. But the mean over *which*? The context is shared, and
+# if its cheap tokens are in the mean, they water the difference down, more for short endings than for long ones.
+#
+# ---
+# **Exercise 05.choose** · 3 points · ●●○ · about 5 lines · 15 min
+#
+# Write `choose(rows, losses)`. `rows[k]` are the ids of option k, context included; `losses[k][i]` is the loss of token i + 1 of
+# that row (nothing predicts the first). Judge only the tokens after the longest prefix that *all* rows share. Return the k with
+# the lowest mean loss; the first of equals. No row is the beginning of another.
+#
+# ```
+# >>> choose([[9, 1], [9, 2, 3, 4]], [[1.4], [1.0, 1.0, 1.0]])
+# 1
+# ```
+# <details><summary>Hint 1</summary>If the rows share n tokens, which index in <code>losses[k]</code> belongs to token n?</details>
+# <details><summary>Hint 2</summary>Count upwards while every row has the same token at that place as row 0. <code>means.index(min(means))</code> is the first of the lowest.</details>
+
+# %% tags=["exercise:05.choose"]
+def choose(rows, losses):
+    """Which row's own tokens, after the prefix shared by all rows, have the lowest mean loss."""
+    raise NotImplementedError("05.choose")
+
+# %% tags=["grade:05.choose"]
+check("05.choose")
+
+# %% tags=["use:05.choose"]
+choose = use("05.choose")
+
+# %%
+mine = [choose(rows, [loss.tolist() for loss in losses_of(model, rows)]) == item["gold"]
+        for i, item in enumerate(items[:12])
+        for texts in [core.prompts(task, item, core.few_shot(items, i, task.shots))]
+        for rows in [[[tokenizer.bos, *map(int, row)] for row in tokenizer.encode_batch(texts)]]]
+library = [judged.correct for judged in core.judge(model, tokenizer, task, items, range(len(mine)))]
+print(f"{task.label}: {sum(mine)} of {len(mine)} right; item for item as the library: {mine == library}")
+
+# %% [markdown]
+# **Schema.** The other way round: several contexts, one ending. After which context is it least surprising? What is judged is
+# the common *suffix*, the same tokens in every row, so there is no length to be fair about.
+
+# %%
+task, items, texts, rows = open_item("schema")
+suffix = next(n for n in range(1, min(map(len, rows)) + 1) if len({tuple(row[-n - 1:]) for row in rows}) > 1)
+means = [float(loss[-suffix:].mean()) for loss in losses_of(model, rows)]
+for text, mean in zip(texts, means):
+    print(f"{text[-60:]!r:64} {mean:7.3f} nats a token")
+print("chosen", means.index(min(means)), "right", items[0]["gold"], "library:", core.judge(model, tokenizer, task, items, [0])[0].correct)
+
+# %% [markdown]
+# **Language modelling.** No options at all: would greedy decoding write exactly this ending? One wrong token and the item is lost,
+# which is why guessing scores nothing here.
+
+# %%
+task, items, texts, (without, whole) = open_item("language_modeling")
+with evaluating(model):
+    likeliest = model(torch.tensor([whole[:-1]], device=device)).argmax(-1)[0].tolist()       # (n − 1,)
+wanted, got = whole[len(without):], likeliest[len(without) - 1:]
+print(f"{texts[0][-60:]!r} → {tokenizer.decode(got)!r}, wanted {tokenizer.decode(wanted)!r}")
+print("right:", got == wanted, "library:", core.judge(model, tokenizer, task, items, [0])[0].correct)
+
+# %% [markdown]
+# To add tasks with different odds, each accuracy is put on a scale where guessing is 0 and all right is 1:
+# (accuracy − chance) / (1 − chance). CORE is the mean of that. Two options and 50 % right is worth nothing.
+
+# %%
+per_task = S.evals.core_per_task if real_bundle else S.evals.max_items
+scores = core.evaluate(model, tokenizer, bundle, per_task)
+
+# %%
+labels = [label for label in scores if label != "core"]
+fig, ax = plt.subplots(figsize=(6, 0.6 + 0.22 * len(labels)))
+plots.bars(ax, labels, [scores[label]["accuracy"] for label in labels], chance=[scores[label]["chance"] for label in labels],
+           title=f"accuracy; CORE {scores['core']:.3f}")
+plt.show()
+
+# %% [markdown]
+# Look for bars that end near their mark. In the town, that will be the tasks that need more than recall. `town_questions` asks,
+# in the form of the FAQ, about people who never had one; and `_3shot` shows solved examples first, which a large model
+# knows how to use and a small one may find confusing.
+#
+# ## Dreams
+#
+# Hand a base model nothing but `<|bos|>` and it writes what it takes for a document. Temperature 1 means: its own distribution,
+# not its favourite. In these dreams one can read what was memorised.
+
+# %%
+count = 8 * S.pretrain.rows
+[dreams] = engine.generate([[tokenizer.bos]], num_samples=count, max_tokens=T - 1, temperature=1.0, seed=SEED, tools=False)
+for dream in dreams[:5]:
+    print(repr(dream.text[:110]))
+
+# %% [markdown]
+# **Predict before you run.** Of all 10,000 sums of two numbers below 100, one in five was never shown in training. If the model
+# had learned the shown sums by heart, how many of the sums it dreams would be from that fifth? And if it learned to add?
+
+# %%
+if town:
+    lines = [re.fullmatch(r"(\d+)\+(\d+)=(\d+)", line) for dream in dreams for line in dream.text.split("\n")]
+    sums = [tuple(map(int, line.groups())) for line in lines if line]
+    never = set(people.heldout_sums)
+    print(f"{len(sums)} sums dreamt, {sum(a + b == c for a, b, c in sums)} right, "
+          f"{sum((a, b) in never for a, b, _ in sums)} of them never shown (one fifth would be {len(sums) / 5:.0f})")
+    true = {people.statement(name, relation, form) for name in people.people for relation in people.facts[name] for form in range(5)}
+    said = [s for dream in dreams if kind(dream.text) == "facts" for s in re.findall(r"[A-Z][^.]*\.", dream.text)]
+    print(f"{len(said)} statements dreamt, {sum(s in true for s in said)} of them true")
+
+# %%
+if town:
+    training = set(read(paths[:-1], 1 << 30))
+    for name in ("facts", "faq", "sums"):
+        mine = [dream.text for dream in dreams if dream.finish_reason == "stop" and kind(dream.text) == name]
+        print(f"{name:6} {len(mine):4} whole documents dreamt, {sum(text in training for text in mine)} word for word in the training text")
+
+# %% [markdown]
+# Short documents recur word for word because there are few of them to write: a fact in five forms is soon exhausted. Pages of
+# eight sums do not recur, there are too many. So "is it memorised?" has two answers. Facts must be, there is no rule
+# behind them. Which sums were shown need not be, and a model that adds has no reason to remember it.
+
+# %% [markdown]
+# ## The model as a compressor
+#
+# A surprise in bits is also a *length*. Give each next token a code word of −log₂ p bits, and the total is the size to which the
+# model shrinks the text. An arithmetic coder reaches that sum to within a few bits for the whole file. We do not build the coder
+# here: the model's number below is its ideal code length, while the others are real files. It includes the `<|bos|>` that ends
+# each document; the other programs get a separator byte.
+
+# %%
+blob, primer = ("\0".join(texts).encode() for texts in (held_out, read(paths[:-1], 1_000_000)))
+size_of = {
+    "gzip": len(zlib.compress(blob, 9)),
+    "bzip2": len(bz2.compress(blob, 9)),
+    "xz": len(lzma.compress(blob, preset=9)),
+    "xz, having read 1 MB": len(lzma.compress(primer + blob, preset=9)) - len(lzma.compress(primer, preset=9)),
+    "our model (ideal)": sum(float(loss.sum()) for loss in losses_of(model, windows(held_out))) / math.log(2) / 8,
+}
+rates = {name: 8 * size / len(blob) for name, size in size_of.items()}
+fig, ax = plt.subplots(figsize=(6, 1.8))
+plots.bars(ax, list(rates), list(rates.values()), highlight=len(rates) - 1, title=f"bits per byte on {len(blob):,} held-out bytes (plain: 8)")
+plt.show()
+
+# %% [markdown]
+# xz that has read a megabyte of the town is the fair opponent: it too has seen the training text. It finds strings that
+# repeat. The model finds *rules* that repeat, and no sum is shorter for having seen other sums unless you can add.
+#
+# Now the catch. To unpack the file you need the model.
+
+# %%
+weights = (path / "model.safetensors").stat().st_size
+best = min(rates[name] for name in list(rates)[:4])
+gain = best - rates["our model (ideal)"]
+if gain > 0:
+    print(f"the weights are {weights:,} bytes: they pay for themselves after {weights * 8 / gain / 1e6:.1f} MB of such text")
+else:
+    print(f"the weights are {weights:,} bytes, and this model saves nothing yet")
+
+# %% [markdown]
+# ## The duel
+#
+# In lesson 03 a recurrent network over bytes read the same text. Bits per byte lets us compare it with a Transformer over
+# tokens, and one more thing has to be fair: what they cost. If the network had fewer core seconds than the Transformer, it is
+# trained again here with as many more steps as it takes.
+
+# %%
+from nanochat.runtime import Run
+from nanochat.train import char_rnn
+
+rnn = char_rnn.fit(run, S.char_rnn, S.machine, paths=paths)
+if town and rnn["core_s"] < result["core_s"]:
+    more = math.ceil(1.1 * S.char_rnn.steps * result["core_s"] / max(rnn["core_s"], 0.1))
+    rematch = Run(run / "char_rnn" / "equal_cost", run.scale, run.seed)
+    rnn = char_rnn.fit(rematch, S.char_rnn.model_copy(update={"steps": more}), S.machine, paths=paths)
+
+# %%
+run.record("char_rnn", {key: rnn[key] for key in ("val_bpb", "params", "core_s", "steps")})
+print(f"{'':12} {'parameters':>12} {'core-s':>8} {'bits per byte':>14}")
+for name, r, value in (("char-RNN", rnn, rnn["val_bpb"]), ("Transformer", result, base_bpb)):
+    print(f"{name:12} {r['params']:>12,} {r['core_s']:>8.0f} {value:>14.4f}")
+if town:
+    print(f"{'floor':12} {'':>12} {'':>8} {floor:>14.4f}")
+print("fewer bits:", "Transformer" if base_bpb < rnn["val_bpb"] else "char-RNN")
+
+# %% [markdown]
+# Both numbers are about the same 128 KB, up to the last document. The recurrent network reads it as one stream; the
+# Transformer reads each document alone, which if anything is the harder way.
+#
+# These are the numbers that the report card of the run will show.
+
+# %%
+metrics = {key: result[key] for key in ("val_bpb", "core_s", "params", "tokens")}
+metrics |= {f"{name}_acc": card["accuracy"] for name, card in cards.items()}
+if town or real_bundle:
+    metrics["core"] = scores["core"]
+run.record("base", metrics, chance={f"{name}_acc": card["chance"] for name, card in cards.items()})
+print({key: round(value, 4) for key, value in metrics.items()})
+
+# %% [markdown]
+# ## What changes on eight H100s
+#
+# The call is the same cell. One process a GPU, each with its share of the streams; text that no one generated, and 22 real
+# benchmarks. What grows is the number of tokens, and with it everything that is not the dozen lines: the checkpoints, the
+# restarts, and the care taken before you press the key.
+
+# %%
+from nanochat.course.plan import side_by_side
+
+if "speedrun" in course.load().scales and SCALE != "speedrun":
+    side_by_side(SCALE, "speedrun", rows=("data", "vocabulary", "depth × width", "context", "parameters", "pretraining tokens",
+                                          "tokens per parameter", "FLOPs a token", "time", "cost"))
+core_here = f"{scores['core']:.3f} ({'real tasks' if real_bundle else 'the town'})"
+rows = [("", "this run", "nanochat's launch run, d20"), ("---", "--:", "--:"), ("parameters", f"{result['params']:,}", "560,988,160"),
+        ("tokens", f"{result['tokens']:,}", "11.22 billion"), ("bits per byte (own text)", f"{result['val_bpb']:.3f}", "about 0.81"),
+        ("CORE", core_here, "0.222 (real tasks)"), ("pretraining", f"{result['core_s']:.0f} core-s", "about 3 h on 8×H100")]
+display(Markdown("\n".join("| " + " | ".join(row) + " |" for row in rows)))
+
+# %% [markdown]
+# The right column is what nanochat's author published for the first speedrun (October 2025). The two columns of bits per byte
+# are about different texts, so the smaller number is not the better model. For the same reason GPT-2's CORE of 0.257 is a
+# bar for the right column only.
+
+# %% [markdown]
+# ## Summary
+#
+# - A row of T + 1 tokens is T predictions. Rows are packed so that each begins where a document begins.
+# - Loss per token depends on the tokenizer. Bits per byte does not: all the bits over all the bytes, specials left out.
+# - Small models predict large ones, if the law knows that some surprise is chance.
+# - A base model is tested by continuation: mean loss of what differs, accuracy measured from chance.
+# - To predict is to compress. What a model saves beyond a packer that has read the same text is what it understood.
+#
+# ## Questions
+#
+# 1. Best fit prefers long documents for the beginning of a row and short ones for its end. What might a model learn from that?
+# 2. The untrained model's bits per byte come out below 8 whenever a token is longer than log₂ V / 8 bytes. Why is that no knowledge?
+# 3. `choose` with the mean favours endings with many predictable tokens. Invent an item that it gets wrong for that reason.
+# 4. If training text repeats, the floor computed here can be undercut on *training* text. By what, and would you notice?
+# 5. The fit used the tokens per parameter of the big run. What would change with a fixed number of tokens for all sizes?
+#
+# ## Further reading
+#
+# - Shannon, *Prediction and Entropy of Printed English* (1951): the floor of English, estimated with people.
+# - Kaplan et al., *Scaling Laws for Neural Language Models* (2020); Hoffmann et al., *Training Compute-Optimal Large Language
+#   Models* (2022): the laws, and the one with a floor.
+# - Ding et al., *Fewer Truncations Improve Language Modeling* (2024): best-fit packing.
+# - Li et al., *DataComp-LM* (2024): CORE and its tasks.
+# - Delétang et al., *Language Modeling Is Compression* (2024): the same figure for large models, coder included.
+# - Carlini et al., *Quantifying Memorization Across Neural Language Models* (2023): what large models remember word for word.
+# - Karpathy's *nanochat*: the run and the miniseries quoted here.
