@@ -50,6 +50,7 @@ import numpy as np
 import regex
 from IPython.display import Markdown, display
 
+# %%
 import rustbpe
 from nanochat.course import plots
 from nanochat.course.prepare import first_characters, train_tokenizer
@@ -297,7 +298,7 @@ def train_trusting(chunks, merges):
             heapq.heappush(heap, (-counts[fresh], fresh))
     return said
 
-
+# %%
 said = train_trusting(count_chunks([sample], PATTERN), MERGES)
 at = next((i for i, (pair, n, true) in enumerate(said) if pair != slow[i]), 0)
 tokens = rustbpe.Tokenizer.from_merges(slow[:at], PATTERN)
@@ -636,7 +637,8 @@ seconds = time.perf_counter() - start
 validation = held_out.read(0)
 metrics = {"bytes_per_token": bytes_per_token(tokenizer, validation), "vocab_size": tokenizer.vocab_size}
 run.record("tokenizer", metrics | ({"train_s": seconds} if fresh else {}))
-print("trained" if fresh else "loaded", f"in {seconds:.2f} s:", tokenizer.vocab_size, "tokens, digest", tokenizer.digest[:12])
+how = "trained" if fresh else "loaded"
+print(f"{how} in {seconds:.2f} s: {tokenizer.vocab_size} tokens, digest {tokenizer.digest[:12]}")
 print(f"{metrics['bytes_per_token']:.2f} bytes per token on {len(validation)} validation documents")
 
 # %%

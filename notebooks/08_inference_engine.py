@@ -13,13 +13,12 @@
 # %% [markdown]
 # # 08 The inference engine
 #
-# Training a model happens once. Running it happens for every word that anybody reads, and there the obvious program is
-# the wrong one: it reads the whole conversation again for each token it adds, throws nearly all of that work away, and
-# keeps a machine that could serve sixty people busy with one.
+# Training happens once; running the model happens for every word that anybody reads. And there the obvious program is the
+# wrong one: it reads the whole conversation again for each token, throws nearly all of that work away, and keeps a machine
+# that could serve sixty people busy with one.
 #
-# The engine is everything that stands between a trained network and an answer: a memory of what was read, a way to choose,
-# room for many at once, a calculator, and fewer bits. You will build each part by hand, and each will turn out to be a
-# page of the folder `nanochat/engine/`.
+# The engine is what stands between a trained network and an answer: a memory of what was read, a way to choose, room for
+# many at once, a calculator, fewer bits. You build each part by hand, and each is a page of `nanochat/engine/`.
 #
 # *About two hours, five exercises. It needs the SFT model of lesson 07.*
 
@@ -31,6 +30,7 @@ SEED = 0
 # %% tags=["setup"]
 from nanochat import course
 from nanochat.course import check, use
+
 S = course.scale(SCALE)
 run = course.open_run(SCALE, RUN, SEED)
 course.environment(S, run)
@@ -47,7 +47,7 @@ from IPython.display import Markdown, display
 from nanochat.course import plots
 from nanochat.data.toyworld import World
 from nanochat.engine import Engine, KVCache, Reader, row_keys, uniforms
-from nanochat.model import GPT, GPTConfig
+from nanochat.model import GPTConfig
 from nanochat.model.attention import apply_rope
 from nanochat.model.precision import rms_norm
 from nanochat.runtime import pick_device
@@ -67,9 +67,7 @@ print(f"{model.num_params():,} parameters, {config.n_layer} layers, {config.n_he
       f"context {config.sequence_len}")
 
 # %% [markdown]
-# A question for the model. Where the data is our toy town we ask about one of its people; a larger model gets a question
-# about the world. `render_for_completion` puts it into the chat format of lesson 02, up to the token that opens the
-# assistant's turn.
+# A question, in the chat format of lesson 02, up to the token that opens the assistant's turn.
 
 # %%
 TOY = S.pretrain.data.source == "toy"
@@ -104,12 +102,13 @@ print("|".join(tokenizer.decode([i]) for i in plain[len(prompt):]))
 # **Predict before you run.** The text gets twice as long. Does a step take the same time, twice the time, or four times?
 
 # %%
-def best_ms(work, times=5):
-    """Milliseconds of the quickest of some runs: what the work takes when nothing disturbs it."""
+@torch.inference_mode()
+def best_ms(work, *arguments, times=5, **more):
+    """Milliseconds of the quickest of some runs of work(...): what it takes when nothing disturbs it."""
     spent = []
     for _ in range(times):
         start = time.perf_counter()
-        work()
+        work(*arguments, **more)
         if device.type == "cuda":
             torch.cuda.synchronize()
         spent.append(time.perf_counter() - start)
@@ -118,14 +117,13 @@ def best_ms(work, times=5):
 # %%
 lengths = [config.sequence_len * n // 8 for n in (1, 2, 4, 8, 16, 32)]       # beyond the context: it is only the clock we watch
 texts = [torch.randint(0, 256, (1, T), device=device) for T in lengths]
-with torch.inference_mode():
-    plain_ms = [best_ms(lambda: model(idx)) for idx in texts]
+plain_ms = [best_ms(model, idx) for idx in texts]
 for T, ms in zip(lengths, plain_ms):
     print(f"{T:6} tokens read  {ms:8.2f} ms for the next one")
 
 # %% [markdown]
-# Short texts hide it, because a step has a fixed price; then time grows with length. The n-th token costs about n, so a
-# whole answer costs about 1 + 2 + … + n, which is n²/2: **twice the answer, four times the work**.
+# A step has a fixed price, which hides it at first; then time grows with length. The n-th token costs about n, and a whole
+# answer 1 + 2 + … + n, which is n²/2: **twice the answer, four times the work**.
 
 # %% [markdown]
 # ## What is done twice
@@ -141,14 +139,14 @@ difference = (longer[:, :-1] - short).abs().max().item()
 print(f"one more token changes the states before it by {difference:.1e}; they are about {short.abs().mean().item():.1f}")
 
 # %% [markdown]
-# Nothing but rounding. All those states were computed again for nothing.
+# Nothing but rounding, if anything: it was all computed again for nothing.
 #
-# Which of them does the eleventh token need? Not all. In each layer it brings a **query**, and asks the **keys** of the tokens
-# before it; what it takes home is a mixture of their **values**. Their queries have been answered and are of no use any
-# more. So keep the keys and values of every layer, and a new token costs one token. That store is the KV cache.
+# What does the eleventh token need of it? In each layer it brings a **query**, asks the **keys** of the tokens before it, and
+# takes home a mixture of their **values**. Their own queries have been answered. So keep the keys and values of every
+# layer, and a new token costs one token. That store is the KV cache.
 #
-# One detail: a key is rotated by its position (lesson 03). It is kept *after* the rotation, so it never has to be touched
-# again. Position and slot are the same number: the token at position p lives in slot p.
+# A key is rotated by its position (lesson 03) and kept *after* the rotation, so it is never touched again. The token at
+# position p lives in slot p.
 
 # %%
 def turn(x, position):
@@ -242,50 +240,50 @@ for idx in texts:
     cache = KVCache(config, 1, idx.size(1) + 1, device)
     with torch.inference_mode():
         model.hidden(idx, cache)
-        cache.advance(idx.size(1))
-        cached_ms.append(best_ms(lambda: model(idx[:, -1:], cache=cache), times=20))
+    cache.advance(idx.size(1))
+    cached_ms.append(best_ms(model, idx[:, -1:], cache=cache, times=20))
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(7.4, 2.5))
+fig, axes = plt.subplots(1, 2, figsize=(5, 1.8))
 grid = np.arange(1, lengths[-1])
 for label, ms in (("read it all", plain_ms), ("KV cache", cached_ms)):
     axes[0].plot(lengths, ms, marker="o", markersize=3)
     axes[1].plot(grid, np.interp(grid, lengths, ms).cumsum() / 1000)
-    axes[0].annotate(label, (lengths[-1], ms[-1]), xytext=(-4, 6), textcoords="offset points", ha="right", fontsize=8)
+    axes[0].annotate(label, (lengths[-1], ms[-1]), xytext=(-12, 3), textcoords="offset points", ha="right", fontsize=8)
 axes[0].set(xlabel="tokens so far", ylabel="ms", title="the next token")
 axes[1].set(xlabel="tokens written", ylabel="s", title="all of them together")
 plt.show()
 print(f"at {lengths[-1]} tokens: {plain_ms[-1] / cached_ms[-1]:.0f} times as quick a step")
 
 # %% [markdown]
-# Left, a sloping line and a flat one. Right, their sums: a parabola and a straight line. (The flat one is not quite flat in
-# truth: each step still looks at every key. But looking is a small part of the work.)
+# Left, a sloping line and a flat one; right, their sums, a parabola and a straight line. (Not quite flat: each step still
+# looks at every key. But that is a small part of the work.)
 
 # %% [markdown]
 # ## Two kinds of work
 #
 # The prompt can be read in one call, as in training. The answer cannot: each token must be known before the next. These
-# are **prefill** and **decode**, and they meet different limits of the machine. Compare tokens a second.
+# two, **prefill** and **decode**, meet different limits of the machine.
 
 # %%
 length = config.sequence_len - 1
 idx = torch.randint(0, 256, (1, length), device=device)
 cache = KVCache(config, 1, length + 1, device)
+prefill_ms = best_ms(model.hidden, idx, KVCache(config, 1, length, device))
 with torch.inference_mode():
-    prefill_ms = best_ms(lambda: model.hidden(idx, KVCache(config, 1, length, device)))
     model.hidden(idx, cache)
-    cache.advance(length)
-    decode_ms = best_ms(lambda: model(idx[:, -1:], cache=cache), times=20)
+cache.advance(length)
+decode_ms = best_ms(model, idx[:, -1:], cache=cache, times=20)
 print(f"prefill  {length} tokens in {prefill_ms:.1f} ms: {1000 * length / prefill_ms:,.0f} tokens a second")
 print(f"decode   one token in {decode_ms:.2f} ms: {1000 / decode_ms:,.0f} tokens a second")
 
 # %% [markdown]
-# To multiply one vector by a matrix, the processor must fetch every weight from memory and use it once. To multiply a
-# hundred vectors it fetches the same weights once and uses each a hundred times. Prefill is limited by arithmetic, decode by
-# memory (and, for a model as small as the toy, by the price of starting each operation). Two cures follow: use every fetch for
-# more than one row, and make what is fetched smaller. Both are coming.
+# To multiply one vector by a matrix, the processor fetches every weight from memory and uses it once. For a hundred vectors it
+# fetches the same weights and uses each a hundred times. Prefill is limited by arithmetic, decode by memory (and, for a
+# model as small as the toy, by the price of starting each operation). Two cures follow: use a fetch for more than one
+# row, and make what is fetched smaller.
 #
-# The cache itself is what memory is spent on. Per token, every layer keeps a key and a value for each of its key heads:
+# The cache takes memory too: in every layer a key and a value for each key head.
 
 # %%
 def cache_bytes(config, tokens, bytes_each=2):
@@ -301,9 +299,8 @@ print(f"this model: {cache_bytes(config, 1):,} bytes a token, {cache_bytes(confi
 # %% [markdown]
 # ## From scores to a token
 #
-# The network ends with a score for every token. What to do with them is not its business any more, and the most obvious
-# answer is: take the best, always. That is *greedy* decoding, and for a question with one right answer it is what you want.
-# Let us see what it makes of an empty page.
+# The network ends with a score for every token. The obvious thing to do with them is: take the best, always. That is *greedy*
+# decoding, and for a question with one right answer it is what you want. Let us see what it makes of an empty page.
 
 # %%
 engine = Engine(model, tokenizer, dtype=torch.float32)
@@ -318,12 +315,9 @@ beginning = "The" if TOY else "Once upon a time"
 print(write(beginning, temperature=0))
 
 # %% [markdown]
-# If it goes round in circles, you have met the classic failure of greedy decoding. The model is asked for one good sentence,
-# and after it for another. With the first in view the likeliest second is the same again, and the more often it stands
-# there the likelier it becomes. Nothing ever breaks the circle, as no token but the first in rank is ever taken. Training
-# never rewarded this: it asked for *probabilities*, and here we throw them away.
-#
-# So draw instead.
+# Round in circles, sooner or later: the classic failure of greedy decoding. With one sentence in view the likeliest next one is the same
+# again, and the more often it stands there the likelier it becomes. Nothing breaks the circle, as only the first in rank is
+# ever taken. Training asked for *probabilities*, and here we throw them away. So draw instead.
 
 # %%
 for seed in range(2):
@@ -335,20 +329,19 @@ for seed in range(2):
 
 # %%
 logits = torch.tensor([1.0, 0.2, 2.0, -0.5, 1.2])
-fig, axes = plt.subplots(1, 3, figsize=(7.6, 2.1), sharey=True)
+fig, axes = plt.subplots(1, 3, figsize=(4.6, 1.4), sharey=True)
 for ax, temperature in zip(axes, (0.3, 1.0, 5.0)):
     sums = (logits / temperature).softmax(-1).cumsum(-1)
     ax.bar(range(5), sums.diff(prepend=torch.zeros(1)), bottom=sums.roll(1) * (torch.arange(5) > 0), color=plots.COLOURS[0])
     ax.axhline(0.35, color=plots.COLOURS[1], linestyle="--")
-    ax.set(title=f"temperature {temperature}", xlabel="token", ylim=(0, 1))
+    ax.set(title=f"temperature {temperature}", xticks=[], ylim=(0, 1))
 axes[0].annotate("u", (4.4, 0.37), color=plots.COLOURS[1])
 plt.show()
 
 # %% [markdown]
-# The heights are the probabilities; the dashed line is the same u three times, and it may hit another token each time.
-# **Temperature** divides the scores before they become probabilities: below 1 the tall steps eat the short ones, above 1
-# all become alike. **Top-k** removes every step but the k tallest, so that a thousand tokens with a thousandth of a percent each
-# cannot be drawn together.
+# The heights are the probabilities; the same u hits another token when they change. **Temperature** divides the scores before
+# they become probabilities: below 1 the tall steps eat the short ones, above 1 all become alike. **Top-k** removes every
+# step but the k tallest: ten thousand tokens, each nearly impossible, are together not impossible at all.
 #
 # ---
 # **Exercise 08.sample** · 3 points · ●●○ · about 6 lines · 15 min
@@ -401,8 +394,7 @@ for at in (0, len(sentence) - 1):
 # %% [markdown]
 # ## Many at once
 #
-# A decode step waits for the weights to come from memory. Once they are there, a second row costs next to nothing. Let us ask
-# more and more questions together.
+# Once the weights have come from memory, a second row costs next to nothing. Let us ask more and more questions together.
 #
 # **Predict before you run.** With 64 rows instead of one, how many times as many tokens a second?
 
@@ -416,7 +408,7 @@ for n in rows:
     speed.append(sum(len(answer.ids) for [answer] in answers) / (time.perf_counter() - start))
 
 # %%
-fig, ax = plt.subplots(figsize=(4.2, 2.2))
+fig, ax = plt.subplots(figsize=(2.7, 1.6))
 ax.plot(rows, speed, marker="o")
 ax.plot(rows, [speed[0] * n for n in rows], color=plots.GREY)
 ax.annotate("if rows were free", (rows[3], speed[0] * rows[3]), xytext=(-4, 4), textcoords="offset points", ha="right", fontsize=8)
@@ -426,11 +418,11 @@ print(f"{speed[-1] / speed[0]:.1f} times as many tokens a second with {rows[-1]}
 run.record("engine", {"prefill_tok_per_s": 1000 * length / prefill_ms, "decode_tok_per_s": speed[0], "batch_tok_per_s": speed[-1]})
 
 # %% [markdown]
-# The curve follows the grey line for a while, and leaves it where arithmetic becomes the limit. This is why a service can sell
-# tokens cheaply, and why it wants your question to share a batch with strangers'.
+# The curve leaves the grey line where arithmetic becomes the limit. This is why a service wants your question to share a batch
+# with strangers'.
 #
-# Sharing raises two problems. The first: prompts differ in length. We pad short ones on the right, and every row keeps its own
-# length. A new token at position p may see slots 0 … p and no other, and that single rule also hides the padding.
+# Sharing raises two problems. The first: prompts differ in length. Short ones are padded on the right, and every row keeps its own
+# length. A new token at position p sees slots 0 … p and no other; that one rule also hides the padding.
 
 # %%
 three = sorted(prompts[:20], key=len)[::9]                                     # three prompts of different length
@@ -438,7 +430,7 @@ cache = KVCache(config, rows=3, max_len=len(three[-1]) + 4, device=device)
 cache.lengths = torch.tensor([len(ids) for ids in three])
 positions = cache.positions(1).cpu()                                          # (3, 1): where each row's next token goes
 visible = torch.arange(cache.longest + 1) <= positions                        # (3, S)
-fig, ax = plt.subplots(figsize=(5, 1.2))
+fig, ax = plt.subplots(figsize=(4, 1.1))
 plots.heatmap(ax, visible, rows=[f"row {i}" for i in range(3)], title="slots that each row's next token sees (dark)")
 plt.show()
 print("positions of the next token:", positions.flatten().tolist())
@@ -454,9 +446,9 @@ shared = torch.Generator().manual_seed(0)
 print("row B, alone:           ", torch.rand(1, generator=shared)[0].item())
 
 # %% [markdown]
-# Then no answer could ever be repeated, no bug reproduced, no training run with sampling resumed. In `sampling.py` a row's
-# number is instead *computed*, from what the row is: the seed, its prompt, the number of the sample, the position. It is the
-# reason why our `sample` takes u and not a generator.
+# Then no answer could be repeated, no bug reproduced, no run of lesson 09 resumed. In `sampling.py` a row's number is instead
+# *computed* from what the row is: seed, prompt, number of the sample, position. That is why our `sample` takes u and not a
+# generator.
 
 # %%
 keys = row_keys(0, prompts[:3], [0, 0, 0])                                     # one 64-bit key a row
@@ -469,9 +461,9 @@ print("answers together are the answers alone:", together == alone)
 # %% [markdown]
 # ## Words in the model's mouth
 #
-# Our model cannot multiply. In lessons 06 and 07 it learned to ask: it writes `<|python_start|>34*57<|python_end|>` and expects
-# a result. Somebody has to answer, and that is the engine. It watches the tokens go by, and when a call is complete
-# it runs it and *forces* the next tokens: output_start, the result, output_end. The model reads them as if it had written them.
+# Our model cannot multiply. In lessons 06 and 07 it learned to ask: `<|python_start|>34*57<|python_end|>`. The engine watches
+# the tokens go by, and when a call is complete it runs it and *forces* the next ones: output_start, the result, output_end.
+# The model reads them as if it had written them.
 #
 # ---
 # **Exercise 08.tool_step** · 3 points · ●●○ · about 9 lines · 15 min
@@ -540,9 +532,9 @@ print("as the engine:", (theirs.ids, theirs.mask) == (out, mask))
 # Dark tokens were chosen by the model, light ones put in by the tool. The mask matters beyond the picture: in lesson 09 the model
 # is rewarded for its own choices, and must not take credit for the calculator's.
 #
-# What a model writes is untrusted input. The convenient way to run a calculation in Python is `eval`, and it would run anything
-# else as well. `calculate` parses the text and walks the tree itself; it knows numbers, a few operations and two functions, and
-# refuses what would take for ever *before* it starts.
+# What a model writes is untrusted input. Python's `eval` would run a calculation, and anything else as well. `calculate` parses
+# the text and walks the tree itself; it knows numbers and a few operations, and refuses what would take for ever *before*
+# it starts.
 
 # %% tags=["nbval-check-output"]
 for call in ("34*57", "1,000 + 2.50", "'strawberry'.count('r')", "9**9**9", "__import__('os').listdir()", "two plus two"):
@@ -561,8 +553,8 @@ print("with a reader: ", [reader.feed(i) for i in ids])
 
 # %% [markdown]
 # A token is a piece of *bytes* (lesson 01), and a character may be spread over several. `Reader` holds bytes back until they
-# are a character. It also hides special tokens, keeps calls apart from words, and ends the text before a stop string.
-# `engine.stream` is a cache, a sampler, a tool loop and a reader, and you have now built or seen each of them.
+# are a character; it also hides special tokens and keeps calls apart from words. `engine.stream` is a cache, a sampler, a
+# tool loop and a reader: nothing you have not seen.
 
 # %%
 stream = engine.stream(prompt, max_tokens=12, temperature=0)
@@ -570,13 +562,13 @@ print([piece for piece in stream])
 
 # %% [markdown]
 # `engine.py` adds two economies: equal prompts are read once and their cache is copied for every sample, and rows that have
-# ended leave the batch. Open the folder: there is nothing in it you do not know.
+# ended leave the batch. Open the folder: you know every line.
 
 # %% [markdown]
 # ## Fewer bits
 #
-# Decode waits for weights. If a weight had one byte instead of four, it would wait a quarter of the time. Can a number between
-# −1 and 1 be stored in a byte? Not exactly. Take the largest weight of a row, call it 127, and round the others on that scale.
+# Decode waits for weights. With one byte a weight instead of four it would wait a quarter of the time. So take the largest weight
+# of a row, call it 127, and round the others on that scale.
 #
 # ---
 # **Exercise 08.quantize** · 3 points · ●●○ · about 5 lines · 15 min
@@ -641,14 +633,14 @@ def first_choices(model, texts):
 texts_read = [ids + reply.ids for ids, [reply] in zip(prompts, engine.generate(prompts[:24], max_tokens=16, temperature=0))]
 exact, widths = first_choices(model, texts_read), [8, 6, 5, 4, 3, 2]
 changed = [(first_choices(rounded(model, bits), texts_read) != exact).float().mean().item() for bits in widths]
-fig, ax = plt.subplots(figsize=(3.8, 2))
-plots.bars(ax, [f"{bits} bits" for bits in widths], [100 * share for share in changed], unit=" %", title="first choices that changed")
-plt.show()
+print("first choices that changed:")
+for bits, share in zip(widths, changed):
+    print(f"{bits} bits  {share:6.1%}  {'█' * round(40 * share)}")
 
 # %% [markdown]
-# Eight bits are as good as free; somewhere below four the model falls apart. Large models are served with 8 or 4 bits a weight
-# as a matter of course. The scale *per row* is what makes it work: with one scale for a whole matrix, a single large weight
-# decides how coarse all others become.
+# Eight bits are as good as free; at the other end nothing is left of the model. Large models are served with 8 or 4 bits a
+# weight as a matter of course. The scale *per row* helps: with one scale for a matrix, a single large weight decides how
+# coarse all others become.
 
 # %%
 single = weight.abs().max() / 127
@@ -657,25 +649,23 @@ for label, approx in (("a scale for each row", back), ("one for the matrix", coa
     print(f"{label:<22} off by {((approx - weight).norm() / weight.norm()).item():.2%}")
 
 # %% [markdown]
-# There is a waste of the opposite kind that is easy to build by accident: weights kept in fp32 and *cast* to bf16 at each use.
-# In training that is right, for the optimizer needs the precision. At inference it means fetching four bytes, writing two and
-# fetching them again, for every token. `inference_copy` stores them once in the type they are used in.
+# The opposite waste is easily built by accident: weights kept in fp32 and *cast* to bf16 at each use. In training that is right,
+# for the optimizer needs the precision. At inference it means fetching four bytes, writing two and fetching them again, for
+# every token. `inference_copy` stores them once in the type they are used in.
 
 # %%
-new, steps_ms = idx[:, -1:], {}
 kept = trained.inference_copy(torch.float32).to(device)
 kept.compute_dtype = torch.bfloat16                                            # fp32 weights, cast at every use
 for label, variant in (("cast at every token", kept), ("stored in bf16", trained.inference_copy(torch.bfloat16).to(device))):
-    with torch.inference_mode():
-        steps_ms[label] = best_ms(lambda: variant.hidden(new, KVCache(config, 1, 1, device, torch.bfloat16)), times=20)
-    print(f"{label:<20} {steps_ms[label]:.2f} ms a token")
+    cache = KVCache(config, 1, 8, device, torch.bfloat16)
+    print(f"{label:<20} {best_ms(variant.hidden, idx[:, -1:], cache, times=20):.2f} ms a token")
 
 # %% [markdown]
 # ## Guess and check
 #
-# One last way round the wait. Reading five tokens takes hardly longer than reading one; that was the gap between prefill and
-# decode. So let something cheap *guess* the next four, and let the model read all of them in one call. It says at each place
-# what it would have chosen. Guesses are kept as long as they agree. This is **speculative decoding**: the same text, fewer calls.
+# Reading five tokens takes hardly longer than reading one. So let something cheap *guess* the next four, and let the model read
+# them in one call: it says at each place what it would have chosen, and guesses are kept as long as they agree. This is
+# **speculative decoding**: the same text, fewer calls.
 #
 # ---
 # **Exercise 08.accept** · 2 points · ●●○ · about 4 lines · 10 min
@@ -702,8 +692,8 @@ check("08.accept")
 accept = use("08.accept")
 
 # %% [markdown]
-# Who guesses? Usually a small model of the same family. For our size there is something cheaper: look for the last time these
-# two ids stood side by side, and guess that history repeats itself. (For brevity there is no cache in this cell; count the calls.)
+# Who guesses? Usually a small model of the same family. Here something cheaper: look for the last time these two ids stood
+# side by side, and guess that history repeats itself. (No cache in this cell, for brevity; count the calls.)
 
 # %%
 def look_up(ids, k=4):
@@ -729,65 +719,61 @@ for label, ids, n in (("a question", prompt, 8), ("going in circles", tokenizer.
     print(f"{label:<18} {n:3} ids in {calls:3} calls; the same ids: {guessed == decode_plain(model, ids, n)}")
 
 # %% [markdown]
-# The text is the same by construction, whoever guesses. How much is gained depends on how predictable the text is: our
-# model going in circles is the easiest customer there is, and code or quotations come close. With sampling the rule is a little
-# longer (keep a guess with probability min(1, p/q)), and the distribution is again exactly the model's.
+# The text is the same by construction, whoever guesses; how much is gained depends on how predictable it is. With sampling the
+# rule is a little longer (keep a guess with probability min(1, p/q)), and the distribution is again exactly the model's.
 
 # %% [markdown]
 # ## The model as an operating system
 #
-# Step back and look at what you have. A processor that does one step at a time. A memory that is fast, small and full of
-# what matters now: the context, with the KV cache as its contents. A disk it cannot see unless something is copied from there
-# into the context: files, the web, a database. Devices it drives by writing: a calculator, Python. A scheduler that shares
-# the machine between users.
+# Step back. A processor that takes one step at a time. A fast, small memory for what matters now: the context, with the KV cache
+# as its contents. A disk that it sees only where something is copied into the context: files, the web. Devices it drives by
+# writing: a calculator, Python. A scheduler that shares it between users.
 #
 # The problems are those of operating systems too. What to evict when memory is full (we drop the oldest turns). How not to
-# waste memory on rows of different length: cut the cache into *pages* of a few tokens that rows take when they need them, and
-# share the pages of equal beginnings. Our cache is one block for each batch, and `take` copies it when rows leave; a large
-# server pages. Guessing ahead is the branch prediction of this machine.
+# waste memory on rows of different length: cut the cache into *pages* that rows take as they grow, and share those of equal
+# beginnings. Ours is one block a batch, and `take` copies it when rows leave; a large server pages. Guessing ahead is this
+# machine's branch prediction.
 
 # %% [markdown]
 # ## What changes on eight H100s
 #
-# The code stays; the proportions change. With one row, the speed is memory bandwidth divided by bytes: weights, and the row's cache.
+# The code stays; the proportions change. A step can be no quicker than memory bandwidth allows: weights once, and every row's
+# cache.
 
 # %%
 scales = course.load().scales
+big = GPTConfig.from_depth(20, 65_536, 2_048)     # nanochat's first speedrun, by its repository
 if "speedrun" in scales:
-    from nanochat.course.plan import plan
-    big = plan("speedrun").model
-else:                                             # nanochat's first speedrun: depth 20, 65,536 tokens, context 2,048
-    with torch.device("meta"):
-        big = GPT(GPTConfig.from_depth(20, 65_536, 2_048))
+    m, vocab = scales["speedrun"].pretrain.model, scales["speedrun"].tokenizer.vocab_size
+    big = GPTConfig.from_depth(m.depth, vocab, m.sequence_len, m.n_embd, m.head_dim, m.n_kv_head)
 H100 = 3.35e12                                    # bytes a second, NVIDIA's data sheet (SXM)
 
-def column(model, full):
-    c, weights = model.config, 2 * (model.num_params() - model.wte.weight.numel())
-    return [f"{weights / 1e6:,.1f} MB", f"{cache_bytes(c, 1) / 1e3:,.0f} kB", f"{cache_bytes(c, c.sequence_len) / 1e6:,.1f} MB",
-            f"{H100 / (weights + full * cache_bytes(c, c.sequence_len)):,.0f}",
-            f"{64 * H100 / (weights + 64 * full * cache_bytes(c, c.sequence_len)):,.0f}"]
+def column(c):
+    """One model's column: its matrices (all but the embedding) and full caches, in bf16."""
+    layer = 10 * c.n_embd**2 + 2 * c.n_embd * c.n_kv_head * c.head_dim        # q and projection 2, MLP 8; keys, values
+    weights, full = 2 * (c.n_layer * layer + c.vocab_size * c.n_embd), cache_bytes(c, c.sequence_len)
+    return [f"{weights / 1e6:,.1f} MB", f"{cache_bytes(c, 1) / 1e3:,.1f} kB", f"{full / 1e6:,.2f} MB",
+            *(f"{n * H100 / (weights + n * full):,.0f}" for n in (1, 64))]
 
 # %%
 rows_shown = ["weights read at each step, bf16", "KV cache a token", "KV cache of a full context",
               "tokens a second at most, one H100, 1 row", "the same, 64 rows"]
 table = [f"| | this model | {'speedrun' if 'speedrun' in scales else 'depth 20'} |", "|---|--:|--:|"]
-table += [f"| {what} | {a} | {b} |" for what, a, b in zip(rows_shown, column(model, 1), column(big, 1))]
+table += [f"| {what} | {a} | {b} |" for what, a, b in zip(rows_shown, column(config), column(big))]
 display(Markdown("\n".join(table)))
 
 # %% [markdown]
-# The ceilings come from dividing bandwidth by bytes, nothing else. For the toy they are fiction: long before, the price of
-# starting each operation is the limit. For the large model they are what an engine is measured against, and the last two lines
-# show what caches of full length do to a batch: with 64 rows, most of what is fetched is no longer weights.
+# Ceilings are bandwidth divided by bytes, nothing else. For the toy they are fiction: the price of starting each operation is the
+# limit long before. For the large model they are what an engine is measured against; with 64 full rows, most of what is
+# fetched is no longer weights.
 
 # %% [markdown]
 # ## Summary
 #
-# - Without a cache the n-th token costs n; with keys and values kept, it costs one. Queries need not be kept.
-# - Prefill is limited by arithmetic, decode by memory. Batching reuses each fetch; quantisation makes it smaller; speculation
-#   reads several tokens in one.
-# - The network scores, the engine chooses. Greedy decoding goes in circles on open texts. Temperature and top-k act before
-#   the probabilities are made.
-# - A row's luck must belong to the row: numbers computed from (seed, prompt, sample, position), not handed out in turn.
+# - Without a cache the n-th token costs n; with keys and values kept, it costs one.
+# - Decode waits for memory. Batching reuses each fetch, quantisation makes it smaller, speculation reads several tokens in one.
+# - The network scores, the engine chooses. Temperature and top-k act before the probabilities are made.
+# - A row's luck belongs to the row: computed from (seed, prompt, sample, position), not handed out in turn.
 # - A tool is a state machine that forces tokens. What the model writes is untrusted: parse, never `eval`.
 #
 # ## Questions

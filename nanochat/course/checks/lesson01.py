@@ -158,6 +158,12 @@ def merges_like_str_replace(merge):
 # 01.encode
 
 
+def encodes_the_example(encode):
+    "aaabdaaabac with three merges is [258, 100, 258, 97, 99]"
+    got = encode("aaabdaaabac", {(97, 97): 256, (97, 98): 257, (256, 257): 258})
+    assert got == [258, 100, 258, 97, 99], f"got {_short(got)}"
+
+
 def encodes_bytes_not_characters(encode):
     "without merges the ids are the UTF-8 bytes"
     for text in ("", "a", "é", "안녕 😉"):
@@ -374,8 +380,9 @@ CASES = {
                        finds_nothing_in_less_than_two, counts_like_a_slow_search],
     "01.merge": [merges_the_example, does_not_overlap, keeps_what_it_does_not_merge, leaves_input_alone,
                  merges_like_str_replace],
-    "01.encode": [encodes_bytes_not_characters, merges_earliest_first, merges_earliest_first_wherever_it_is,
-                  goes_on_until_nothing_merges, repeats_training, encodes_new_text],
+    "01.encode": [encodes_the_example, encodes_bytes_not_characters, merges_earliest_first,
+                  merges_earliest_first_wherever_it_is, goes_on_until_nothing_merges, repeats_training,
+                  encodes_new_text],
     "01.decode": [joins_before_it_decodes, uses_the_vocabulary, never_raises_for_bytes, inverts_encoding],
     "01.split": [loses_nothing, keeps_words_whole, cuts_numbers_in_threes, keeps_punctuation_apart,
                  gives_the_last_blank_away, knows_every_script, cuts_like_a_scanner],

@@ -1,6 +1,6 @@
 """Lesson 02, the tokenizer at scale: the cases of its exercises, and what `use` gives where the library has none.
 
-Oracles count everything anew where the answers keep books, and render conversations to names where the answers make ids.
+Oracles count everything anew where the answers keep books, and render to names where the answers make ids.
 """
 
 import heapq

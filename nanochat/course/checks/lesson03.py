@@ -1,7 +1,7 @@
 """Lesson 03, the Transformer: the cases of its exercises, and the answers that `use` gives where the library has no function.
 
 Oracles are of another make than the answers: loops over heads, queries and keys for attention, complex numbers for rotary
-positions, a model built on no device for the number of parameters.
+positions, a model that is built for the number of parameters.
 """
 
 import math
@@ -291,8 +291,7 @@ def groups_like_loops(grouped_attention):
 
 
 def _built(config: GPTConfig) -> int:
-    with torch.device("meta"):
-        return sum(weight.numel() for weight in GPT(config).parameters())
+    return sum(weight.numel() for weight in GPT(config).parameters())
 
 
 def counts_depth_20(count_params):

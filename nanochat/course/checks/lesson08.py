@@ -218,20 +218,21 @@ def never_draws_what_was_cut(sample):
 # 08.tool_step
 
 
+START, END, OUT, OUT_END, STOP = 200, 201, 202, 203, 204
+
+
 class _Letters:
     """A tokenizer whose ids are letters, with four special ids above them."""
 
-    special = {"<|python_start|>": 200, "<|python_end|>": 201, "<|output_start|>": 202, "<|output_end|>": 203,
-               "<|assistant_end|>": 204}
+    def __init__(self):
+        self.special = {"<|python_start|>": START, "<|python_end|>": END, "<|output_start|>": OUT,
+                        "<|output_end|>": OUT_END, "<|assistant_end|>": STOP}
 
     def encode(self, text):
         return [ord(c) for c in text]
 
     def decode(self, ids):
         return "".join(chr(i) for i in ids)
-
-
-START, END, OUT, OUT_END, STOP = 200, 201, 202, 203, 204
 
 
 def _feed(tool_step, tokens, tool, state=None):
