@@ -62,9 +62,9 @@ plots.style()
 # The text is the one your tokenizer was trained on. This first network does without a tokenizer: it reads bytes.
 
 # %%
-paths = prepare.text(S, run)                                # parquet shards; the last one is for validation
-tokenizer = prepare.train_tokenizer(S, run)                 # lesson 02's, loaded
-document = "\n".join(TextShards(paths[-1:]).read(0)[:8])     # a few documents of the validation text
+paths = prepare.text(S, run)  # parquet shards; the last one is for validation
+tokenizer = prepare.train_tokenizer(S, run)  # lesson 02's, loaded
+document = "\n".join(TextShards(paths[-1:]).read(0)[:8])  # a few documents of the validation text
 print(document[:200], "…")
 print(list(document.encode()[:16]), "…")
 
@@ -76,7 +76,7 @@ print(list(document.encode()[:16]), "…")
 # %%
 def lstm_step(x, h, c, W, U, b):
     """One byte later: x (B, E); h, c (B, H); W (4H, E), U (4H, H), b (4H,)."""
-    write, forget, new, show = (x @ W.T + h @ U.T + b).chunk(4, dim=-1)     # four times (B, H)
+    write, forget, new, show = (x @ W.T + h @ U.T + b).chunk(4, dim=-1)  # four times (B, H)
     c = forget.sigmoid() * c + write.sigmoid() * new.tanh()
     h = show.sigmoid() * c.tanh()
     return h, c
@@ -86,9 +86,9 @@ def lstm_step(x, h, c, W, U, b):
 
 # %%
 small = CharRNN(n_embd=16, n_layer=1, kind="lstm").init_weights(SEED)
-bytes_in = torch.tensor([[BOS, *document.encode()[:20]]])                   # (1, 21)
-W, U, b1, b2 = (p.detach() for p in small.rnn.parameters())                 # PyTorch keeps two biases
-x = small.embedding(bytes_in).detach()                                      # (1, 21, 16)
+bytes_in = torch.tensor([[BOS, *document.encode()[:20]]])  # (1, 21)
+W, U, b1, b2 = (p.detach() for p in small.rnn.parameters())  # PyTorch keeps two biases
+x = small.embedding(bytes_in).detach()  # (1, 21, 16)
 h = c = torch.zeros(1, 16)
 for t in range(x.size(1)):
     h, c = lstm_step(x[:, t], h, c, W, U, b1 + b2)
@@ -125,7 +125,7 @@ def write(rnn, length, pick):
     """`length` bytes from the beginning of a document on; ¶ where the network begins a new one."""
     text, state, last = bytearray(), None, BOS
     for _ in range(length):
-        logits, state = rnn(torch.tensor([[last]]), state)                  # (1, 1, 257)
+        logits, state = rnn(torch.tensor([[last]]), state)  # (1, 1, 257)
         last = pick(logits[0, -1])
         text += bytes([last]) if last < BOS else "¶\n".encode()
     return text.decode(errors="replace")
@@ -137,8 +137,8 @@ print(write(rnn, 300, pick=lambda z: int(z.argmax())))
 # This is the wrong turn of the lesson: always taking the best byte ends in a circle. Each step is the best one, and the
 # whole is nothing anyone would write. Once the state is back where it was, nothing can break out.
 #
-# The cure is to *draw* the next byte with its probability. A temperature above 1 flattens the probabilities before the
-# draw, below 1 it sharpens them.
+# The cure is to *draw* the next byte with its probability. A temperature above 1 flattens the probabilities first, below 1
+# it sharpens them.
 
 # %%
 chance = torch.Generator().manual_seed(SEED)
@@ -175,11 +175,11 @@ print(f"temperature 1  {novelty(write(rnn, 800, draw(1.0))):.2f}")
 # %%
 rows, span = 32, 96
 lanes = char_rnn.read_lanes(paths[-1:], rows, rows * (span + 1))
-inputs, targets = char_rnn.window(lanes, 0, lanes.shape[1] - 1, "cpu")      # (32, 96) each
-x = rnn.embedding(inputs).detach().requires_grad_()                         # (32, 96, E)
-logits = rnn.head(rnn.rnn(x)[0][:, -1])                                     # (32, 257) at the last byte
+inputs, targets = char_rnn.window(lanes, 0, lanes.shape[1] - 1, "cpu")  # (32, 96) each
+x = rnn.embedding(inputs).detach().requires_grad_()  # (32, 96, E)
+logits = rnn.head(rnn.rnn(x)[0][:, -1])  # (32, 257) at the last byte
 logits.gather(1, targets[:, -1:]).sum().backward()
-slope = x.grad.norm(dim=-1).mean(0).flip(0)                                 # (96,) by distance
+slope = x.grad.norm(dim=-1).mean(0).flip(0)  # (96,) by distance
 
 # %%
 share = slope / slope.sum()
@@ -203,8 +203,8 @@ print(f"the last 8 bytes have {share[:8].sum():.0%} of it, everything more than 
 ids = tokenizer.encode(document)[:12]
 print([tokenizer.decode([i]) for i in ids])
 generator = torch.Generator().manual_seed(SEED)
-wte = torch.randn(tokenizer.vocab_size, 32, generator=generator)            # (V, C): a row a token
-x = wte[torch.tensor(ids)]                                                  # (T, C)
+wte = torch.randn(tokenizer.vocab_size, 32, generator=generator)  # (V, C): a row a token
+x = wte[torch.tensor(ids)]  # (T, C)
 print(tuple(wte.shape), "->", tuple(x.shape))
 
 # %% [markdown]
@@ -213,9 +213,9 @@ print(tuple(wte.shape), "->", tuple(x.shape))
 
 # %%
 T = len(ids)
-loop = torch.stack([x[: t + 1].mean(dim=0) for t in range(T)])              # (T, C)
+loop = torch.stack([x[: t + 1].mean(dim=0) for t in range(T)])  # (T, C)
 weights = torch.ones(T, T).tril()
-weights = weights / weights.sum(dim=1, keepdim=True)                        # (T, T), rows add up to 1
+weights = weights / weights.sum(dim=1, keepdim=True)  # (T, T), rows add up to 1
 print(weights[:4, :4])
 print("the same:", torch.allclose(loop, weights @ x, atol=1e-6))
 
@@ -268,7 +268,7 @@ causal_mask = use("03.causal_mask")
 print("  D   spread of q·k   largest of 8 weights   the same, divided by √D")
 for D in (4, 64, 1024):
     q, k = torch.randn(1000, 1, D, generator=generator), torch.randn(1000, 8, D, generator=generator)
-    scores = (q * k).sum(-1)                                                # (1000, 8)
+    scores = (q * k).sum(-1)  # (1000, 8)
     plain, scaled = (z.softmax(-1).amax(-1).mean() for z in (scores, scores / math.sqrt(D)))
     print(f"{D:4}   {scores.std():13.1f}   {plain:20.2f}   {scaled:23.2f}")
 
@@ -303,16 +303,15 @@ check("03.attention")
 attention = use("03.attention")
 
 # %%
-q, k, v = torch.randn(3, 2, 4, T, 8, generator=generator)                   # three times (B, H, T, D)
-fused = F.scaled_dot_product_attention(q, k, v, is_causal=True)             # PyTorch's fast kernel
+q, k, v = torch.randn(3, 2, 4, T, 8, generator=generator)  # three times (B, H, T, D)
+fused = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # PyTorch's fast kernel
 print(f"difference to PyTorch's: {(attention(q, k, v, causal_mask(T)) - fused).abs().max():.1e}")
 
 # %% [markdown]
-# Does the mask keep the future out? Two pictures of the weights, and a test: change the last token and see which outputs
-# notice.
+# Does the mask keep the future out? Look at the weights, then change the last token and see which outputs notice.
 
 # %%
-eye = torch.eye(T).expand(1, 1, T, T)                                       # values that show the weights
+eye = torch.eye(T).expand(1, 1, T, T)  # values that show the weights
 everyone = torch.ones(T, T, dtype=torch.bool)
 fig, axes = plt.subplots(1, 2, figsize=(4.2, 2.0))
 for ax, mask, title in zip(axes, (everyone, causal_mask(T)), ("no mask", "causal mask")):
@@ -322,7 +321,7 @@ plt.show()
 
 # %%
 other = v.clone()
-other[:, :, -1] += 1.0                                                      # another last token
+other[:, :, -1] += 1.0  # another last token
 for mask, title in ((everyone, "no mask"), (causal_mask(T), "causal mask")):
     moved = (attention(q, k, other, mask) - attention(q, k, v, mask)).abs().amax(dim=(0, 1, 3)) > 0
     print(f"{title:<12} outputs that changed:", moved.nonzero().flatten().tolist())
@@ -386,11 +385,11 @@ rope = use("03.rope")
 # %%
 D, steps = 16, 8
 one = torch.zeros(1, steps, 1, D)
-one[..., : D // 2] = 1.0                                                    # every pair is (1, 0)
-turned = rope(one)[0, :, 0]                                                 # (steps, D)
+one[..., : D // 2] = 1.0  # every pair is (1, 0)
+turned = rope(one)[0, :, 0]  # (steps, D)
 query, key = torch.randn(2, D, generator=generator)
-q_at, k_at = (rope(z.expand(1, 64, 1, D))[0, :, 0] for z in (query, key))   # (64, D): the vector at each position
-products = q_at @ k_at.T                                                    # (64 query positions, 64 key positions)
+q_at, k_at = (rope(z.expand(1, 64, 1, D))[0, :, 0] for z in (query, key))  # (64, D): the vector at each position
+products = q_at @ k_at.T  # (64 query positions, 64 key positions)
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(5.4, 2), width_ratios=(1, 1.6))
@@ -409,7 +408,7 @@ plt.show()
 
 # %%
 def placed(z):
-    return rope(z.transpose(1, 2)).transpose(1, 2)                          # rope wants (B, T, H, D)
+    return rope(z.transpose(1, 2)).transpose(1, 2)  # rope wants (B, T, H, D)
 
 
 as_written = attention(placed(q)[:, :, -1:], placed(k), v, seen)
@@ -513,14 +512,14 @@ grouped_attention = use("03.grouped_attention")
 # %%
 big = GPTConfig.from_depth(20, vocab_size=65536, sequence_len=2048)
 for kv in (big.n_head, 2, 1):
-    per_token = big.n_layer * 2 * kv * big.head_dim * 2                     # layers, k and v, heads, size, bytes
+    per_token = big.n_layer * 2 * kv * big.head_dim * 2  # layers, k and v, heads, size, bytes
     print(f"{big.n_head} query heads, {kv:2} key heads: {per_token / 1024:6.1f} KiB a token, "
           f"{per_token * big.sequence_len / 2**20:6.1f} MiB for a full context")
 
 # %% [markdown]
 # ## The whole model
 #
-# All parts are on the table. So that we can take one away and see what happens, each has a switch.
+# All parts are on the table. Each gets a switch, so that we can see what happens without it.
 
 # %%
 @dataclass(frozen=True)
@@ -528,11 +527,11 @@ class Switches:
     causal: bool = True
     rope: bool = True
     qk_norm: bool = True
-    norm: bool = True           # the norm before each block
-    residual: bool = True       # a block adds to its input, rather than replacing it
+    norm: bool = True       # the norm before each block
+    residual: bool = True   # a block adds to its input, rather than replacing it
     attention: bool = True
     mlp: bool = True
-    square: bool = True         # the ReLU squared
+    square: bool = True     # the ReLU squared
     cap: bool = True
 
 
@@ -546,24 +545,24 @@ ON = Switches()
 def attend(x, w, config, on):
     """x (B, T, C) -> (B, T, C)"""
     B, T, C = x.shape
-    q, k, v = (F.linear(x, w[f"c_{n}.weight"]).view(B, T, -1, config.head_dim) for n in "qkv")    # (B, T, heads, D)
+    q, k, v = (F.linear(x, w[f"c_{n}.weight"]).view(B, T, -1, config.head_dim) for n in "qkv")  # (B, T, heads, D)
     if on.rope:
         q, k = rope(q, config.rope_base), rope(k, config.rope_base)
     if on.qk_norm:
         q, k = rms_norm(q), rms_norm(k)
     mask = causal_mask(T) if on.causal else torch.ones(T, T, dtype=torch.bool)
-    y = grouped_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)          # (B, H, T, D)
+    y = grouped_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)  # (B, H, T, D)
     return F.linear(y.transpose(1, 2).reshape(B, T, C), w["c_proj.weight"])
 
 
 def mlp(x, w, on):
     """x (B, T, C) -> (B, T, C), four times as wide inside"""
-    hidden = F.relu(F.linear(x, w["c_fc.weight"]))                          # (B, T, 4C)
+    hidden = F.relu(F.linear(x, w["c_fc.weight"]))  # (B, T, 4C)
     return F.linear(hidden.square() if on.square else hidden, w["c_proj.weight"])
 
 # %% [markdown]
 # And the model. Between the blocks runs the *residual stream*: every block reads a normalised copy of it and adds what it has
-# found. Nothing is ever overwritten, so what a token was remains visible to the last layer.
+# found. Nothing is overwritten.
 
 # %%
 def part(w, prefix):
@@ -573,7 +572,7 @@ def part(w, prefix):
 def gpt(idx, w, config, on=ON):
     """idx (B, T) -> logits (B, T, V)"""
     norm = rms_norm if on.norm else (lambda x: x)
-    x = norm(F.embedding(idx, w["wte.weight"]))                             # (B, T, C)
+    x = norm(F.embedding(idx, w["wte.weight"]))  # (B, T, C)
     for i in range(config.n_layer):
         found = attend(norm(x), part(w, f"blocks.{i}.attn."), config, on) * on.attention
         x = x * on.residual + found
@@ -594,8 +593,8 @@ model = GPT(config)
 with torch.no_grad():
     for p in model.parameters():
         p.normal_(std=0.3, generator=generator)
-    idx = torch.tensor([tokenizer.encode(document)[:12], tokenizer.encode(document)[1:13]])       # (2, 12)
-    ours, theirs = gpt(idx, dict(model.named_parameters()), config), model(idx)                   # (2, 12, V)
+    idx = torch.tensor([tokenizer.encode(document)[:12], tokenizer.encode(document)[1:13]])  # (2, 12)
+    ours, theirs = gpt(idx, dict(model.named_parameters()), config), model(idx)  # (2, 12, V)
 print(f"logits {tuple(theirs.shape)} up to {theirs.abs().max():.1f}; largest difference {(ours - theirs).abs().max():.1e}")
 
 # %% [markdown]
@@ -612,8 +611,8 @@ zeros = [name for name, p in model.named_parameters() if not p.any()]
 print(len(zeros), "matrices begin at zero:", zeros[:2], "…", zeros[-1:])
 
 # %% [markdown]
-# Exactly even odds on every token. The head begins at zero, and so do the matrices by which blocks write into the stream: each
-# block is born silent and has to find something worth saying.
+# Exactly even odds on every token. The head begins at zero, and so do the matrices by which blocks write into the stream: they
+# are born silent.
 
 # %% [markdown]
 # ## Count
@@ -658,7 +657,7 @@ def flops_per_token(c):
 
 m = S.pretrain.model
 ours = GPTConfig.from_depth(m.depth, tokenizer.vocab_size, m.sequence_len, m.n_embd, m.head_dim, m.n_kv_head)
-with torch.device("meta"):                                                  # shapes without memory
+with torch.device("meta"):  # shapes without memory
     library = {c: GPT(c) for c in (ours, big)}
 for c, built in library.items():
     print(f"depth {c.n_layer:2}: {count_params(c):11,} parameters, {flops_per_token(c):.4g} FLOPs a token; as the library:",
@@ -702,7 +701,7 @@ def learn(on=ON, n_kv_head=2, hot=1, seed=SEED):
     w = dict(model.named_parameters())
     optimizer = MuonAdamW(model, OptimConfig(matrix_lr=0.1, embedding_lr=0.03, unembedding_lr=0.03), World())
     for step in range(STEPS):
-        inputs, targets = char_rnn.window(train_lanes, step, LENGTH, "cpu")                       # (8, 64) each
+        inputs, targets = char_rnn.window(train_lanes, step, LENGTH, "cpu")  # (8, 64) each
         bits(gpt(inputs, w, config, on), targets).backward()
         optimizer.step(hot * lr_scale(step, STEPS, warmup=5, flat=0.4, final=0.02))
         optimizer.zero_grad()
@@ -750,10 +749,10 @@ N, H = 26, config.n_head
 line = val_lanes[0, :N].astype(np.int64)
 with torch.no_grad():
     x = rms_norm(F.embedding(torch.tensor(line)[None], w["wte.weight"]))
-    x = rms_norm(x)                                                         # what the first block reads
+    x = rms_norm(x)  # what the first block reads
     q, k = (F.linear(x, w[f"blocks.0.attn.c_{n}.weight"]).view(1, N, H, -1) for n in "qk")
     q, k = (rms_norm(rope(z)).transpose(1, 2) for z in (q, k))
-    looks = attention(q, k, torch.eye(N).expand(1, H, N, N), causal_mask(N))[0]                   # (H, N, N)
+    looks = attention(q, k, torch.eye(N).expand(1, H, N, N), causal_mask(N))[0]  # (H, N, N)
 
 # %%
 letters = [chr(i) if 32 < i < 127 else "·" for i in line]
@@ -763,7 +762,7 @@ for head, ax in enumerate(axes):
     ax.tick_params(labelsize=6, length=0)
     ax.tick_params(axis="x", rotation=0)
 plt.show()
-back = (torch.arange(N)[:, None] - torch.arange(N)).clamp(min=0)            # (N, N) how far back each key lies
+back = (torch.arange(N)[:, None] - torch.arange(N)).clamp(min=0)  # (N, N) how far back each key lies
 print("mean distance each head looks back:", [f"{(looks[h] * back).sum(-1).mean():.1f}" for h in range(H)],
       f"; equal weights would give {(N - 1) / 4:.1f}")
 

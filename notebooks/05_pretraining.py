@@ -14,11 +14,11 @@
 # # 05 Pretraining
 #
 # Nobody labels the data. Pretraining takes text as it lies around and asks one question of it, billions of times: what
-# comes next? Everything a chat model knows it learned from that question. The later stages only teach it how to behave.
+# comes next? What a chat model knows it learned from that question; later stages teach it how to behave.
 #
-# So most of the money goes here, and most of the ways to fool yourself are here too: rows that begin in the middle of
-# a thought, a loss that falls because the tokens got shorter, a benchmark that measures the length of an answer. You will
-# build the honest version of each, say *before* the run how good it will be, run it, and find out what it knows.
+# Most of the money goes here, and most ways to fool yourself are here too: a loss that falls because the tokens got
+# shorter, a benchmark that measures the length of an answer. You will build the honest version of each, say *before* the
+# run how good it will be, run it, and find out what it knows.
 #
 # *About two hours, five exercises. You need the tokenizer of lesson 02.*
 
@@ -36,12 +36,13 @@ course.environment(S, run)
 
 # %%
 import bz2
+import json
 import lzma
 import math
 import re
 import zlib
 from collections import Counter
-from itertools import islice
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -58,9 +59,8 @@ device = pick_device(S.machine.device)
 # %% [markdown]
 # ## Text arrives in shards
 #
-# A shard is a parquet file with one column, `text`, and one document in each row. Documents lie in *row groups*, a few
-# hundred to a thousand together, and a row group is what a loader reads at a time. By convention the last shard is never
-# trained on: it is for validation.
+# A shard is a parquet file with one column, `text`, and one document in each row. Documents lie in *row groups*, which is
+# what a loader reads at a time. By convention the last shard is never trained on: it is for validation.
 
 # %%
 from nanochat.data import TextShards
@@ -77,7 +77,7 @@ def read(paths, most):
     """The first documents of some shards, in order, up to `most` bytes together."""
     shards, size = TextShards(paths), 0
     for document in (text for group in range(len(shards)) for text in shards.read(group)):
-        size += len(document.encode())
+        size += 1 + len(document.encode())         # and one for its end
         if size > most:
             return
         yield document
@@ -101,9 +101,9 @@ print(f"a row of this scale has {T} inputs; {(lengths > T + 1).mean():.1%} of th
 # %% [markdown]
 # ## One row, T predictions
 #
-# A model reads a row of tokens and predicts, *at every position at once*, the token after it. So a row of T + 1 tokens gives
-# T inputs and T targets: the same tokens, one step apart. Some of them we may not want to learn, padding today and the
-# user's words in lesson 06. A target of −1 tells the loss to look away.
+# A model reads a row and predicts, *at every position at once*, the token after it. So a row of T + 1 tokens gives T inputs
+# and T targets: the same tokens, one step apart. Some we may not want to learn, padding today and the user's words in
+# lesson 06. A target of −1 tells the loss to look away.
 #
 # ---
 # **Exercise 05.shift_targets** · 1 point · ●○○ · about 3 lines · 5 min
@@ -197,12 +197,13 @@ for name, rows in policies.items():
 # %%
 def draw_rows(ax, rows, title):
     """Rows of ids as bars: one for each document, orange where its beginning is missing; holes stay white."""
+    shades = plots.COLOURS[0], "#b9c6dc"
     for r, row in enumerate(rows):
-        cuts = sorted({0, len(row), *(i for i, token in enumerate(row) if token == tokenizer.bos), *([row.index(-2)] if -2 in row else [])})
-        for n, (a, b) in enumerate(zip(cuts, cuts[1:])):
-            if row[a] != -2:
-                whole = row[a] == tokenizer.bos
-                ax.barh(r, b - a, left=a, height=0.8, edgecolor="white", linewidth=0.5, color=(plots.COLOURS[0], plots.COLOURS[4])[n % 2] if whole else plots.COLOURS[1])
+        text = row[:row.index(-2)] if -2 in row else row
+        cuts = sorted({0, len(text), *(i for i, token in enumerate(text) if token == tokenizer.bos)})
+        for n, (a, b) in enumerate(pairwise(cuts)):
+            whole = text[a] == tokenizer.bos
+            ax.barh(r, b - a, left=a, height=0.8, edgecolor="white", linewidth=0.5, color=shades[n % 2] if whole else plots.COLOURS[1])
     ax.set(title=title, xlim=(0, room), ylim=(9.5, -0.5), yticks=[], xlabel="token")
 
 
@@ -212,10 +213,10 @@ for ax, (name, rows) in zip(axes, policies.items()):
 plt.show()
 
 # %% [markdown]
-# Padding wastes most of what we pay for. Concatenation has orange on the left: the model is asked to predict the rest of
-# something it never saw begin, which teaches it to guess. Best fit has neither, and pays with the tails it cut. On web
-# text, where many documents are longer than a row, that is a real price: nanochat's lab notebook reports about 35 % of the
-# tokens cut by such a packer, 23 % of which no packer could avoid. Text is cheaper than GPU hours, so it pays.
+# Padding wastes what we pay for. Concatenation has orange on the left: the model must predict the rest of something it never
+# saw begin, which teaches it to guess. Best fit has neither, and pays with the tails it cut. On web text, with its long
+# documents, that is a real price: nanochat's lab notebook reports 34.6 % of the tokens lost, of which a floor of 22.9 %
+# no packer avoids. Text is cheaper than GPU hours.
 #
 # ## Is that what the library does?
 
@@ -230,9 +231,9 @@ while pieces := packer.row(lambda: next(queue, None)):                 # [(Docum
 print("same rows:", [row for row in theirs if len(row) == room] == packed_rows)
 
 # %% [markdown]
-# `nanochat/data/packing.py` keeps its shelf sorted, so that taking is a binary search, and holds a thousand documents at a
-# time and not all of them. Around it, `loader.py` adds two promises that cost nothing now and save a run later. The global
-# batch does not depend on how many processes share the work, and a loader continues *exactly* where it stood.
+# `nanochat/data/packing.py` keeps its shelf sorted, so that taking is a binary search, and holds a thousand documents, not all
+# of them. Around it, `loader.py` makes two promises that will save a run one day: the global batch does not depend on how
+# many processes share the work, and a loader continues *exactly* where it stood.
 
 # %%
 from nanochat.data import pretrain_loader
@@ -249,17 +250,15 @@ again.load([state])
 print("resumed to the token:", np.array_equal(again.next()[0], following))
 
 # %% [markdown]
-# How: the data is cut into a fixed number of *streams*, each with its own place and its own shelf, and processes share out
-# whole streams. The promise would break if each process packed for itself.
+# How: the data is cut into a fixed number of *streams*, each with its own place and shelf, and processes share out streams.
 
 # %% [markdown]
 # ## A loss you can compare
 #
 # Training minimises the surprise of the next token, −ln p, averaged over tokens. The unit is the *nat*. It is the right
-# thing to differentiate and the wrong thing to compare. To see it we need no network: two models that only count.
-#
-# The first reads bytes. It knows how often each byte occurs, and nothing else. The second reads our tokens in the same way.
-# Both are fitted to the same training text and judged on the same held-out text.
+# thing to differentiate and the wrong thing to compare. To see it we need no network, only two models that count. The first
+# knows how often each byte occurs, and nothing else; the second knows the same of our tokens. Both see the same training
+# text and are judged on the same held-out text.
 
 # %%
 def counter_losses(train_ids, test_ids, size):
@@ -278,8 +277,8 @@ print(f"bytes   {byte_losses.mean():.3f} nats a byte\ntokens  {token_losses.mean
 # %% [markdown]
 # The byte counter has the lower loss. If the loss were the judge, the best tokenizer would be none at all.
 #
-# That is a wrong turn, and published comparisons have taken it. A byte is less surprising than a token because there is
-# less *in* it. Give both the same job, this text from end to end, and count what the whole job costs:
+# That is a wrong turn. A byte is less surprising than a token because there is less *in* it. Give both the same job, this text
+# from end to end, and count what the whole job costs:
 
 # %%
 print(f"bytes   {len(byte_losses):>7,} predictions, {byte_losses.sum() / math.log(2) / 8000:6.1f} kB of surprise")
@@ -287,7 +286,7 @@ print(f"tokens  {len(token_losses):>7,} predictions, {token_losses.sum() / math.
 
 # %% [markdown]
 # Now it is the other way round, as it should be: tokens know which bytes go together. The unit that no tokenizer can bend is
-# **bits per byte**: all the surprise, in bits, over the bytes of text it explains. 8 is no model at all.
+# **bits per byte**: all the surprise, in bits, over the bytes it explains. 8 is no model at all.
 #
 # ---
 # **Exercise 05.bits_per_byte** · 3 points · ●●○ · about 4 lines · 10 min
@@ -319,9 +318,8 @@ print(f"bytes   {bits_per_byte(byte_losses, in_bytes[1], np.ones(256, int)):.3f}
 print(f"tokens  {bits_per_byte(token_losses, in_tokens[1], tokenizer.token_bytes):.3f} bits per byte")
 
 # %% [markdown]
-# From here on this number, from your function, is how models are compared. What we need to feed it is the loss of every
-# token. A document is read from its `<|bos|>` on, with nobody else in its row; one that is longer than a row is read in
-# windows. Documents of about equal length share a batch.
+# From here on your function is how models are compared. What it needs is the loss of every token. A document is read from its
+# `<|bos|>` on, alone in its row; one that is longer than a row is read in windows.
 
 # %%
 from nanochat.evals.forward import evaluating, length_batches, padded
@@ -352,8 +350,8 @@ def score(model, texts):
     return float(bits_per_byte(losses, targets, tokenizer.token_bytes))
 
 # %% [markdown]
-# A first use: a model that has learned nothing. Its head starts at zero, so every token gets the same probability 1/V, and the
-# answer can be worked out on paper: log₂ V bits for each token.
+# A first use: a model that has learned nothing. Its head starts at zero, so every token has probability 1/V, and the answer
+# can be worked out on paper: log₂ V bits for each token.
 
 # %%
 from nanochat.evals.bpb import bits_per_byte as library_bits_per_byte
@@ -370,8 +368,8 @@ print(f"library   {library_bits_per_byte(untrained, batches, tokenizer.token_byt
 # %% [markdown]
 # ## The whole of pretraining in a dozen lines
 #
-# You have every part by now: rows, targets, a model (lesson 03), an optimizer and a schedule (lesson 04). `nanochat/train/loop.py`
-# adds what a run of a day needs, checkpoints, logs, several processes. The heart of it is this:
+# You have every part by now: rows, targets, a model (lesson 03), an optimizer and a schedule (lesson 04). The loop in
+# `nanochat/train/loop.py` adds checkpoints, logs and several processes. The heart of it is this:
 
 # %%
 from nanochat.train.optim import MuonAdamW
@@ -394,9 +392,9 @@ def train_by_hand(config, rows, steps):
 # %% [markdown]
 # ## How good will it be?
 #
-# A large run is paid for once. Nobody starts one without knowing what will come out, and the way to know is to train
-# smaller models first. Over many orders of magnitude the loss of language models falls as a *power law* of size, data
-# and compute: on paper with two logarithmic axes, a straight line. A line can be continued.
+# A large run is paid for once, so one wants to know what will come out. The way to know is to train smaller models first. Over
+# many orders of magnitude the loss of language models falls as a *power law* of size, data and compute: with two
+# logarithmic axes, a straight line. A line can be continued.
 #
 # ---
 # **Exercise 05.fit_power_law** · 2 points · ●●○ · about 3 lines · 10 min
@@ -435,12 +433,12 @@ for n, truth in zip(params[7:], bpb[7:]):
 
 # %% [markdown]
 # Within a percent, from models of about half the size. But look at the signs: all errors lie on one side and grow. The line
-# promises more and more too much, because no model can learn what cannot be known. Some of the surprise in a text is
-# chance. A better law has a **floor**: loss = E + a · x^(−b), and only what lies above E can be trained away.
+# promises too much, because some of the surprise in a text is chance. A better law has a **floor**: loss = E + a · x^(−b), and
+# only what lies above E can be trained away.
 #
-# For web text E must be guessed. For our town we can compute it, since we hold the generator in our hands. Whoever
-# knows every fact still cannot know *which* person comes next: one of 60, in one of 4 relations, in one of 5 forms. Nor
-# which sum of the training sums. The rest of a line follows.
+# For web text E must be guessed. For our town we can compute it, since we hold the generator in our hands. Whoever knows
+# every fact still cannot know *which* person comes next: one of 60, in one of 4 relations and 5 forms. Nor which of the
+# training sums. The rest follows.
 
 # %%
 from nanochat.data.toyworld import World
@@ -474,8 +472,8 @@ floor = floor_of(held_out) if town else 0.0
 print(f"floor of the held-out text: {floor:.4f} bits per byte" if town else "real text: nobody knows its floor")
 
 # %% [markdown]
-# So this is a course where "how much is left to learn" is a number. Now our own series, one fraction of the width of the
-# big model each, trained on as many tokens *per parameter* as the big run will get. Four first.
+# So "how much is left to learn" is a number here. Now our own series: small models, each trained on as many tokens *per
+# parameter* as the big run will get, and judged on the rows that the big run will be validated on. Four first.
 
 # %%
 m, plan = S.pretrain.model, S.pretrain.schedule
@@ -494,8 +492,17 @@ ratio = plan.steps * S.pretrain.rows * T / big
 print(f"the big run: {big:,} parameters, {ratio:.2f} tokens for each")
 
 # %%
-small_text = held_out[:len(held_out) // 6]
-small_floor = floor_of(small_text) if town else 0.0
+validation = pretrain_loader(paths[-1:], tokenizer, rows=S.pretrain.rows, sequence_len=T, streams=S.pretrain.streams)
+val_rows = [validation.next() for _ in range(max(1, S.pretrain.eval_rows // S.pretrain.rows))]     # the stage takes the same
+
+
+def score_rows(model):
+    """Bits per byte on the packed validation rows."""
+    with evaluating(model):
+        losses = [model(*(torch.from_numpy(a).to(device) for a in batch), reduction="none").flatten().cpu() for batch in val_rows]
+    return float(bits_per_byte(torch.cat(losses).double().numpy(), np.concatenate([y.ravel() for _, y in val_rows]), tokenizer.token_bytes))
+
+# %%
 rows, depth = max(2, S.pretrain.rows // 4), max(1, m.depth // 2)
 series = []                                                            # (parameters, bits per byte, core seconds)
 
@@ -504,7 +511,7 @@ def train_one(width):
     """Train the model of this width and add it to the series."""
     n, began = size(width, depth), core_seconds()
     model = train_by_hand(shape(width, depth), rows, max(2, round(ratio * n / (rows * T))))
-    series.append((n, score(model, small_text), core_seconds() - began))
+    series.append((n, score_rows(model), core_seconds() - began))
     print(f"width {width:3}  {n:>9,} parameters  {series[-1][1]:.4f} bits per byte  {series[-1][2]:5.1f} core-s")
 
 
@@ -513,8 +520,8 @@ for width in widths[:-1]:
     train_one(width)
 
 # %% [markdown]
-# **Predict before you run.** The fifth is the largest of the series. We fit two laws to the first four, with the floor and
-# without. Which will be nearer, and on which side will the other one be wrong?
+# **Predict before you run.** The fifth is the largest. We fit two laws to the first four, with the floor and without. Which
+# will be nearer, and on which side will the other be wrong?
 
 # %%
 def predict(x, points, floor):
@@ -526,7 +533,7 @@ def predict(x, points, floor):
 
 if town:
     n = size(widths[-1], depth)
-    guesses = {"straight line": predict(n, series, 0.0), "with the floor": predict(n, series, small_floor)}
+    guesses = {"straight line": predict(n, series, 0.0), "with the floor": predict(n, series, floor)}
     train_one(widths[-1])
     for name, guess in guesses.items():
         print(f"{name:15} predicted {guess:.4f}  off by {guess / series[-1][1] - 1:+.1%}")
@@ -534,7 +541,7 @@ if town:
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(7.5, 2.5))
 published = [*zip(params, bpb)]
-for ax, points, fitted, low, title in ((axes[0], series, series[:4], small_floor, "our town"), (axes[1], published, published[:7], 0.0, "web text, d10–d20")):
+for ax, points, fitted, low, title in ((axes[0], series, series[:4], floor, "our town"), (axes[1], published, published[:7], 0.0, "web text, d10–d20")):
     if points:
         x = np.geomspace(points[0][0], points[-1][0] * 1.5)
         ax.plot(x, predict(x, fitted, 0.0), color=plots.COLOURS[5], linestyle=":", label="straight line")
@@ -542,28 +549,30 @@ for ax, points, fitted, low, title in ((axes[0], series, series[:4], small_floor
             ax.plot(x, predict(x, fitted, low), color=plots.COLOURS[0], linestyle="-", label="with the floor")
         ax.plot(*np.array([p[:2] for p in fitted]).T, "o", color=plots.COLOURS[0])
         ax.plot(*np.array([p[:2] for p in points[len(fitted):]]).T, "D", color=plots.COLOURS[1], label="predicted ones")
+        ax.set(xscale="log", yscale="log", xlabel="parameters", title=f"{title}: bits per byte")
+        ax.set_xticks([p[0] for p in points[::4]], [f"{p[0] / 1e6:.2g} M" for p in points[::4]])
+        ax.set_yticks([p[1] for p in points[::4]], [f"{p[1]:.2f}" for p in points[::4]])
+        ax.minorticks_off()
         ax.legend(fontsize=7)
-    ax.set(xscale="log", yscale="log", xlabel="parameters", title=f"{title}: bits per byte")
-    ax.tick_params(which="minor", labelsize=6)
 plt.show()
 
 # %% [markdown]
-# Dots were fitted, diamonds were not. With a floor the curve bends as the diamonds do. A law is a bet on smoothness, though:
-# an ability that appears all at once, as carrying in a sum does, is not in it. With all five points, and the spread that
-# comes from leaving each of them out, here is our bet on the big run. Write yours beside it.
+# Dots were fitted, diamonds were not. A law is a bet on smoothness: an ability that appears all at once, as carrying in a sum
+# may, is not in it. With all five points, and the spread that comes from leaving each out, here is our bet on the big run.
+# Write yours beside it.
 
 # %%
 bet = None
 if town:
-    bet = predict(big, series, small_floor)
-    others = [predict(big, series[:i] + series[i + 1:], small_floor) for i in range(len(series))]
+    bet = predict(big, series, floor)
+    others = [predict(big, series[:i] + series[i + 1:], floor) for i in range(len(series))]
     print(f"{big:,} parameters: {bet:.3f} bits per byte, {min(others):.3f} to {max(others):.3f} when one point is missing")
 
 # %% [markdown]
 # ## The run
 #
-# The real stage, through the library. It trains in this process or, with several GPUs, in one process each; it saves a
-# checkpoint now and then, and if you interrupt it, the same cell goes on from the last. A finished stage is loaded.
+# The real stage, through the library: in this process or, with several GPUs, in one process each. It saves checkpoints, and if
+# you interrupt it, the same cell goes on from the last. A finished stage is loaded.
 
 # %%
 from nanochat.train.launch import launch
@@ -572,12 +581,11 @@ with plots.LossPlot(run, "base") as live:
     result = launch("pretrain", S.pretrain, run, S.machine, live=live)
 
 # %% [markdown]
-# Three phases, if the run was long enough to have them. The loss falls off a cliff while the model learns which tokens exist
-# and which follow each other. Then it walks downhill while it learns who is who. And it drops once more at the end, when the
-# learning rate goes down and the noise of the updates with it.
+# If the run was long enough, you see a cliff while the model learns which tokens exist and which follow each other, and then a
+# slope while it learns who is who and how to carry.
 #
-# What lies on disk is a folder that is whole or not there. The manifest is written last and holds the size and the digest
-# of every other file; a folder without it does not count.
+# What lies on disk is a folder that is whole or not there. The manifest is written last and holds the size and digest of
+# every other file; a folder without it does not count.
 
 # %%
 from nanochat.train import checkpoint
@@ -590,13 +598,13 @@ for file in sorted(path.iterdir()):
 model, tokenizer, meta = checkpoint.load_model(run, "base")
 model.to(device).compute_dtype = pick_dtype(device, meta["dtype"])     # computes as it was trained
 base_bpb = score(model, held_out)
-print(f"validation, packed rows      {result['val_bpb']:.4f} bits per byte")
-print(f"held-out documents, each alone  {base_bpb:.4f}" + (f"   floor {floor:.4f}" if town else ""))
+print(f"packed rows      {result['val_bpb']:.4f} bits per byte, by your function {score_rows(model):.4f}")
 if bet:
-    print(f"the bet                      {bet:.4f}, off by {bet / base_bpb - 1:+.1%}")
+    print(f"the bet          {bet:.4f}, off by {bet / result['val_bpb'] - 1:+.1%}")
+print(f"documents alone  {base_bpb:.4f}" + (f", their floor {floor:.4f}" if town else ""))
 
 # %% [markdown]
-# (The stage reads packed rows of whatever lengths fit; we read each document alone. The two texts differ a little.)
+# (Packed rows and our 128 KB of documents are not the same text, so their numbers differ.)
 #
 # ## What it learned, and what nobody can
 #
@@ -613,8 +621,8 @@ if town:
         print(f"{name:8}{len(texts):>10,}{mine:>11.3f}{least:>8.3f}{mine - least:>9.3f}")
 
 # %% [markdown]
-# Sums have the highest loss by far, and it would be wrong to conclude that the model cannot add. Almost all of it is the
-# choice of the two numbers, which is dice. Put a magnifying glass on single tokens.
+# Sums cost the most by far, and it would be wrong to conclude that the model cannot add: most of it is the choice of the two
+# numbers, which is dice. Put a magnifying glass on single tokens.
 #
 # **Predict before you look.** In `17+25=42`, which tokens will be tall? And in a sentence about a person?
 
@@ -631,13 +639,12 @@ plt.show()
 
 # %% [markdown]
 # A trained model is tall where the generator threw its dice, at a name and at the digits left of `=`, and flat where the
-# world leaves no choice: the city after a name, the digits after `=`. That flatness is knowledge. A loss near the floor does
-# not look like zero; it looks like this.
+# world leaves no choice: the city of a person, the digits after `=`. That flatness is knowledge.
 #
 # ## Ask it
 #
-# Knowledge that shows as a small loss should also show as an answer. Two tests of the town: facts cut before their last
-# word, and sums none of which was ever written down in training.
+# What shows as a small loss should also show as an answer. Two tests of the town: facts cut before their last word, and sums
+# none of which was ever written down in training.
 
 # %%
 from nanochat.engine import Engine
@@ -653,11 +660,9 @@ for name in ("cloze", "addition") if town else ():
     print(f"{name:9} {card['accuracy']:6.1%}  (95 %: {low:.1%} to {high:.1%}, n = {card['n']})  guessing {card['chance']:.1%}")
 
 # %% [markdown]
-# The log holds every prompt with its answer. Numbers persuade; read a few mistakes before you believe them.
+# The log holds every prompt with its answer. Read a few mistakes before you believe a number.
 
 # %%
-import json
-
 for name in cards:
     records = [json.loads(line) for line in (run / "base" / "evals" / f"{name}.jsonl").read_text().splitlines()]
     wrong = [record for record in records if not record["correct"]]
@@ -669,9 +674,9 @@ for name in cards:
 # %% [markdown]
 # ## CORE: asking without a chat
 #
-# A base model does not answer questions; it continues text. CORE, the score by which nanochat and others compare base models,
-# turns 22 benchmarks into continuations of three kinds. We take one item of each kind by hand. At toy scales the bundle is one
-# about our town, with the same files and rules.
+# A base model does not answer questions; it continues text. CORE, by which nanochat compares base models, turns 22 benchmarks
+# into continuations of three kinds. We take one item of each kind by hand. At toy scale the bundle is about our town, with
+# the same files and rules.
 
 # %%
 from nanochat.data import hub
@@ -701,9 +706,9 @@ for text, loss in zip(texts, choice_losses):
 print("right:", items[0]["gold"])
 
 # %% [markdown]
-# "Likeliest" needs a definition. The nats in all punish an ending for being long: every further token costs something, and a
-# wrong short answer beats a right long one. So take the mean over tokens. But the mean over *which*? The context is shared, and
-# if its cheap tokens are in the mean, they water the difference down, more for short endings than for long ones.
+# "Likeliest" needs a definition. The sum of nats punishes an ending for being long: a wrong short answer beats a right long one.
+# So take the mean over tokens. But over *which*? If the shared context is in the mean, it waters the difference down, and
+# more for short endings than for long ones.
 #
 # ---
 # **Exercise 05.choose** · 3 points · ●●○ · about 5 lines · 15 min
@@ -739,8 +744,8 @@ library = [judged.correct for judged in core.judge(model, tokenizer, task, items
 print(f"{task.label}: {sum(mine)} of {len(mine)} right; item for item as the library: {mine == library}")
 
 # %% [markdown]
-# **Schema.** The other way round: several contexts, one ending. After which context is it least surprising? What is judged is
-# the common *suffix*, the same tokens in every row, so there is no length to be fair about.
+# **Schema.** The other way round: several contexts, one ending. After which context is it least surprising? Judged is the common
+# *suffix*, the same tokens in every row.
 
 # %%
 task, items, texts, rows = open_item("schema")
@@ -751,8 +756,8 @@ for text, mean in zip(texts, means):
 print("chosen", means.index(min(means)), "right", items[0]["gold"], "library:", core.judge(model, tokenizer, task, items, [0])[0].correct)
 
 # %% [markdown]
-# **Language modelling.** No options at all: would greedy decoding write exactly this ending? One wrong token and the item is lost,
-# which is why guessing scores nothing here.
+# **Language modelling.** No options: would greedy decoding write exactly this ending? One wrong token and the item is lost, so
+# guessing scores nothing here.
 
 # %%
 task, items, texts, (without, whole) = open_item("language_modeling")
@@ -778,14 +783,13 @@ plots.bars(ax, labels, [scores[label]["accuracy"] for label in labels], chance=[
 plt.show()
 
 # %% [markdown]
-# Look for bars that end near their mark. In the town, that will be the tasks that need more than recall. `town_questions` asks,
-# in the form of the FAQ, about people who never had one; and `_3shot` shows solved examples first, which a large model
-# knows how to use and a small one may find confusing.
+# Look for bars that end near their mark. `town_questions` asks, in the form of the FAQ, about people who never had one. `_3shot`
+# shows solved examples first, which a large model knows how to use and a small one may find confusing.
 #
 # ## Dreams
 #
-# Hand a base model nothing but `<|bos|>` and it writes what it takes for a document. Temperature 1 means: its own distribution,
-# not its favourite. In these dreams one can read what was memorised.
+# Hand a base model nothing but `<|bos|>` and it writes what it takes for a document. Temperature 1 means: its own
+# distribution. In these dreams one can read what was memorised.
 
 # %%
 count = 8 * S.pretrain.rows
@@ -816,17 +820,17 @@ if town:
         print(f"{name:6} {len(mine):4} whole documents dreamt, {sum(text in training for text in mine)} word for word in the training text")
 
 # %% [markdown]
-# Short documents recur word for word because there are few of them to write: a fact in five forms is soon exhausted. Pages of
-# eight sums do not recur, there are too many. So "is it memorised?" has two answers. Facts must be, there is no rule
-# behind them. Which sums were shown need not be, and a model that adds has no reason to remember it.
+# A single fact recurs word for word, because there are few to write; a page of eight sums does not. So "is it memorised?" has two
+# answers. Facts must be: there is no rule behind them. Which sums were shown need not be, and a model that can add has no
+# reason to remember it.
 
 # %% [markdown]
 # ## The model as a compressor
 #
-# A surprise in bits is also a *length*. Give each next token a code word of −log₂ p bits, and the total is the size to which the
-# model shrinks the text. An arithmetic coder reaches that sum to within a few bits for the whole file. We do not build the coder
-# here: the model's number below is its ideal code length, while the others are real files. It includes the `<|bos|>` that ends
-# each document; the other programs get a separator byte.
+# A surprise in bits is also a *length*: give each token a code word of −log₂ p bits, and the total is the size to which the
+# model shrinks the text. An arithmetic coder reaches that sum to within a few bits for a whole file. We do not build the
+# coder here: the model's number is its ideal code length, the others are real files. It includes the `<|bos|>` that ends each
+# document; the other programs get a separator byte.
 
 # %%
 blob, primer = ("\0".join(texts).encode() for texts in (held_out, read(paths[:-1], 1_000_000)))
@@ -843,8 +847,8 @@ plots.bars(ax, list(rates), list(rates.values()), highlight=len(rates) - 1, titl
 plt.show()
 
 # %% [markdown]
-# xz that has read a megabyte of the town is the fair opponent: it too has seen the training text. It finds strings that
-# repeat. The model finds *rules* that repeat, and no sum is shorter for having seen other sums unless you can add.
+# xz that has read a megabyte of the town is the fair opponent: it too has seen training text. It finds *strings* that repeat. A
+# new sum repeats no string; to make it shorter you have to add.
 #
 # Now the catch. To unpack the file you need the model.
 
@@ -861,8 +865,8 @@ else:
 # ## The duel
 #
 # In lesson 03 a recurrent network over bytes read the same text. Bits per byte lets us compare it with a Transformer over
-# tokens, and one more thing has to be fair: what they cost. If the network had fewer core seconds than the Transformer, it is
-# trained again here with as many more steps as it takes.
+# tokens, and one more thing has to be fair: the cost. If the network had fewer core seconds, it is trained again here with as
+# many more steps as it takes.
 
 # %%
 from nanochat.runtime import Run
@@ -884,13 +888,11 @@ if town:
 print("fewer bits:", "Transformer" if base_bpb < rnn["val_bpb"] else "char-RNN")
 
 # %% [markdown]
-# Both numbers are about the same 128 KB, up to the last document. The recurrent network reads it as one stream; the
-# Transformer reads each document alone, which if anything is the harder way.
-#
-# These are the numbers that the report card of the run will show.
+# Both numbers are about the same 128 KB, but for a last cut document. The recurrent network reads on from document to document;
+# the Transformer reads each alone, which is the harder way. This is what the run's report card will show:
 
 # %%
-metrics = {key: result[key] for key in ("val_bpb", "core_s", "params", "tokens")}
+metrics = {"val_bpb": base_bpb, "packed_bpb": result["val_bpb"]} | {key: result[key] for key in ("core_s", "params", "tokens")}
 metrics |= {f"{name}_acc": card["accuracy"] for name, card in cards.items()}
 if town or real_bundle:
     metrics["core"] = scores["core"]
@@ -900,9 +902,9 @@ print({key: round(value, 4) for key, value in metrics.items()})
 # %% [markdown]
 # ## What changes on eight H100s
 #
-# The call is the same cell. One process a GPU, each with its share of the streams; text that no one generated, and 22 real
-# benchmarks. What grows is the number of tokens, and with it everything that is not the dozen lines: the checkpoints, the
-# restarts, and the care taken before you press the key.
+# The call is the same cell: one process a GPU, each with its share of the streams, text that no one generated, and 22 real
+# benchmarks. What grows is everything around the dozen lines: checkpoints, restarts, and the care taken before you press the
+# key.
 
 # %%
 from nanochat.course.plan import side_by_side
@@ -917,9 +919,8 @@ rows = [("", "this run", "nanochat's launch run, d20"), ("---", "--:", "--:"), (
 display(Markdown("\n".join("| " + " | ".join(row) + " |" for row in rows)))
 
 # %% [markdown]
-# The right column is what nanochat's author published for the first speedrun (October 2025). The two columns of bits per byte
-# are about different texts, so the smaller number is not the better model. For the same reason GPT-2's CORE of 0.257 is a
-# bar for the right column only.
+# The right column is what nanochat's author published for the first speedrun (October 2025). The bits per byte are about
+# different texts, so the smaller number is not the better model, and GPT-2's CORE of 0.257 is a bar for the right column only.
 
 # %% [markdown]
 # ## Summary
@@ -932,11 +933,12 @@ display(Markdown("\n".join("| " + " | ".join(row) + " |" for row in rows)))
 #
 # ## Questions
 #
-# 1. Best fit prefers long documents for the beginning of a row and short ones for its end. What might a model learn from that?
-# 2. The untrained model's bits per byte come out below 8 whenever a token is longer than log₂ V / 8 bytes. Why is that no knowledge?
-# 3. `choose` with the mean favours endings with many predictable tokens. Invent an item that it gets wrong for that reason.
-# 4. If training text repeats, the floor computed here can be undercut on *training* text. By what, and would you notice?
-# 5. The fit used the tokens per parameter of the big run. What would change with a fixed number of tokens for all sizes?
+# 1. Best fit puts long documents first in a row and short ones last, yet every prompt stands first. What might that cost, and how
+#    would you repair it?
+# 2. The untrained model's bits per byte are below 8. Why is that no knowledge?
+# 3. `choose` favours endings with many predictable tokens. Invent an item that it gets wrong for that reason.
+# 4. On *training* text a model can get below the floor. How, and would you notice?
+# 5. What would change in the fit if all sizes got the same number of tokens?
 #
 # ## Further reading
 #

@@ -332,16 +332,13 @@ for _ in range(1000):
 print("a thousand draws as the library's:", same)
 
 # %%
-fig, ax = plt.subplots(figsize=(3.4, 1.6))
-for name, shares in (("at random, by items", at_random), ("furthest behind", by_rule)):
-    worst = np.abs(np.array(shares) - mix.shares).max(1)       # (draws,) the task that is furthest off
-    places = np.unique(np.geomspace(1, len(worst), 60).astype(int)) - 1
-    line, = ax.loglog(places + 1, worst[places])
-    ax.annotate(name, (len(worst), worst[-1]), xytext=(4, 0), textcoords="offset points", va="center",
-                color=line.get_color(), fontsize=8)
-ax.set(xlabel="items drawn", ylabel="largest error", xlim=(1, 90_000))
-ax.minorticks_off()
-plt.show()
+def worst(shares):
+    """How far the task that is furthest off is from its share."""
+    return f"{np.abs(shares - mix.shares).max():.2%}"
+
+
+table(["items drawn", "largest error at random", "largest error by the rule"],
+      *([n, worst(at_random[n - 1]), worst(by_rule[n - 1])] for n in (1, 10, 100, 1000)))
 
 # %% [markdown]
 # The random stream settles down, at the wrong place. With the rule the error falls like one over the number of items,
@@ -510,7 +507,7 @@ if forgetting:
     for (name, kept), colour in zip(forgetting.items(), plots.COLOURS):
         for column, what, dash in ((1, "facts", "-"), (2, "sums", ":")):
             ax.plot([row[0] for row in kept], [row[column] for row in kept], dash, color=colour)
-            ax.annotate(f"{what}, {name}", (kept[-1][0], kept[-1][column]), xytext=(4, 4 * (column == 1) - 2), va="center",
+            ax.annotate(f"{what}, {name}", (kept[-1][0], kept[-1][column]), xytext=(4, 4 if column == 1 else -4), va="center",
                         textcoords="offset points", color=colour, fontsize=8)
     ax.set(xlabel="step", ylabel="still right", ylim=(-0.05, 1.1), xlim=(0, 1.8 * marks[-1]))
     plt.show()

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from nanochat.course.manifest import Scale
-from nanochat.runtime import Run, say
+from nanochat.runtime import Run, UserError, say
 
 
 def text(scale: Scale, run: Run) -> list[Path]:
@@ -23,13 +23,21 @@ def text(scale: Scale, run: Run) -> list[Path]:
 
 
 def train_tokenizer(scale: Scale, run: Run, progress: Callable | None = None):
-    """The run's tokenizer: loaded if it is there, else trained on the first documents of its text and saved."""
+    """The run's tokenizer: loaded if it is there, else trained on the first documents of its text and saved.
+
+    Raises UserError when the run holds one with other settings.
+    """
     from nanochat.data.shards import TextShards
-    from nanochat.tokenizer import Tokenizer
+    from nanochat.tokenizer import SPLIT_PATTERN, Tokenizer
 
     folder, settings = run / "tokenizer", scale.tokenizer
     if (folder / "model.json").exists():
-        return Tokenizer.from_dir(folder)
+        tokenizer = Tokenizer.from_dir(folder)
+        wanted = (settings.vocab_size, SPLIT_PATTERN(settings.digits))
+        if (tokenizer.vocab_size, tokenizer.pattern) != wanted:
+            raise UserError(f"{folder} holds a tokenizer with other settings ({tokenizer.vocab_size} tokens, not "
+                            f"{settings.vocab_size}, or another split); choose another --run or delete the folder")
+        return tokenizer
     shards = TextShards(text(scale, run)[:-1])
     documents = islice((d for group in range(len(shards.groups)) for d in shards.read(group)), settings.documents)
     tokenizer = Tokenizer.train(

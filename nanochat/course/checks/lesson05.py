@@ -7,6 +7,7 @@ and the two-point formula for power laws.
 
 import math
 import random
+from itertools import pairwise
 
 import numpy as np
 
@@ -162,7 +163,7 @@ def every_piece_begins_a_document(pack):
         for row in rows:
             cuts = [i for i, token in enumerate(row) if token == 0] + [len(row)]
             assert cuts[0] == 0, f"a row begins inside a document: {_short(row)}"
-            for a, b in zip(cuts, cuts[1:]):
+            for a, b in pairwise(cuts):
                 assert tuple(row[a:b]) in starts, f"{_short(row[a:b])} is not the beginning of a document"
 
 
