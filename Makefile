@@ -27,7 +27,7 @@ lab: .venv/ready
 	$(BIN)/jupyter lab notebooks
 
 bench: .venv/ready
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/training.py
 
 clean:
 	rm -rf .venv runs work rustbpe/target

@@ -384,8 +384,7 @@ rope = use("03.rope")
 
 # %%
 D, steps = 16, 8
-one = torch.zeros(1, steps, 1, D)
-one[..., : D // 2] = 1.0  # every pair is (1, 0)
+one = torch.cat((torch.ones(1, steps, 1, D // 2), torch.zeros(1, steps, 1, D // 2)), dim=-1)  # every pair is (1, 0)
 turned = rope(one)[0, :, 0]  # (steps, D)
 query, key = torch.randn(2, D, generator=generator)
 q_at, k_at = (rope(z.expand(1, 64, 1, D))[0, :, 0] for z in (query, key))  # (64, D): the vector at each position
@@ -569,7 +568,7 @@ def part(w, prefix):
     return {name.removeprefix(prefix): tensor for name, tensor in w.items() if name.startswith(prefix)}
 
 
-def gpt(idx, w, config, on=ON):
+def gpt(idx, w, config, on):
     """idx (B, T) -> logits (B, T, V)"""
     norm = rms_norm if on.norm else (lambda x: x)
     x = norm(F.embedding(idx, w["wte.weight"]))  # (B, T, C)
@@ -594,7 +593,7 @@ with torch.no_grad():
     for p in model.parameters():
         p.normal_(std=0.3, generator=generator)
     idx = torch.tensor([tokenizer.encode(document)[:12], tokenizer.encode(document)[1:13]])  # (2, 12)
-    ours, theirs = gpt(idx, dict(model.named_parameters()), config), model(idx)  # (2, 12, V)
+    ours, theirs = gpt(idx, dict(model.named_parameters()), config, ON), model(idx)  # (2, 12, V)
 print(f"logits {tuple(theirs.shape)} up to {theirs.abs().max():.1f}; largest difference {(ours - theirs).abs().max():.1e}")
 
 # %% [markdown]
@@ -694,10 +693,10 @@ def validate(w, config, on):
     return float(sum(bits(gpt(x, w, config, on), y) for x, y in windows) / 8)
 
 # %%
-def learn(on=ON, n_kv_head=2, hot=1, seed=SEED):
+def learn(on, n_kv_head=2, hot=1, other=0):
     """Train for STEPS steps; bits per byte on unseen text, the weights and their shape."""
     config = GPTConfig(LENGTH, BOS + 1, n_layer=2, n_head=2, n_kv_head=n_kv_head, n_embd=64)
-    model = GPT(config).init_weights(seed)
+    model = GPT(config).init_weights(SEED + other)
     w = dict(model.named_parameters())
     optimizer = MuonAdamW(model, OptimConfig(matrix_lr=0.1, embedding_lr=0.03, unembedding_lr=0.03), World())
     for step in range(STEPS):
@@ -708,11 +707,12 @@ def learn(on=ON, n_kv_head=2, hot=1, seed=SEED):
     return validate(w, config, on), w, config
 
 # %%
-without = {"everything on": {}, "no QK norm": {"on": replace(ON, qk_norm=False)}, "no norm": {"on": replace(ON, norm=False)},
-           "no softcap": {"on": replace(ON, cap=False)}, "another seed": {"seed": SEED + 1},
-           "no positions (RoPE)": {"on": replace(ON, rope=False)}, "no attention": {"on": replace(ON, attention=False)},
-           "no MLP": {"on": replace(ON, mlp=False)}, "plain ReLU": {"on": replace(ON, square=False)},
-           "one key head (MQA)": {"n_kv_head": 1}, "no mask": {"on": replace(ON, causal=False)}}
+without = {"everything on": {"on": ON}, "no QK norm": {"on": replace(ON, qk_norm=False)},
+           "no norm": {"on": replace(ON, norm=False)}, "no softcap": {"on": replace(ON, cap=False)},
+           "another seed": {"on": ON, "other": 1}, "no positions (RoPE)": {"on": replace(ON, rope=False)},
+           "no attention": {"on": replace(ON, attention=False)}, "no MLP": {"on": replace(ON, mlp=False)},
+           "plain ReLU": {"on": replace(ON, square=False)}, "one key head (MQA)": {"on": ON, "n_kv_head": 1},
+           "no mask": {"on": replace(ON, causal=False)}}
 trained = {name: learn(**how) for name, how in without.items()}
 heated = {name: learn(**without[name], hot=5)[0] for name in list(without)[:4]}
 

@@ -1,13 +1,14 @@
-"""Lesson 05, pretraining: the cases of its exercises, and the answers that `use` gives where the library has no function.
+"""Lesson 05, pretraining: the cases of its exercises, and the answers that `use` gives for want of a library function.
 
-Oracles are of another make than the answers: a loop over positions for the shift, a plain search through a list for packing
-(the answer is the library's sorted shelf), probabilities multiplied as fractions for bits per byte, strings for prefixes,
-and the two-point formula for power laws.
+Oracles are of another make than the answers: a loop over positions for the shift, a plain search through a list for
+packing (the answer is the library's sorted shelf), odds multiplied as whole numbers for bits per byte, the covariance
+formula for power laws, strings for prefixes.
 """
 
 import math
 import random
 from itertools import pairwise
+from os.path import commonprefix
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def shifts_the_example(shift_targets):
 def masks_what_is_predicted(shift_targets):
     "the mask belongs to the token that is predicted, not to the one that is read"
     _, targets = _two(shift_targets(np.array([[7, 8, 9, 5]]), np.array([[1, 0, 1, 1]])))
-    assert np.array_equal(targets, [[-1, 9, 5]]), f"with the mask [1, 0, 1, 1] targets are {_short(targets)}, should be [[-1, 9, 5]]"
+    assert np.array_equal(targets, [[-1, 9, 5]]), f"targets are {_short(targets)}, should be [[-1, 9, 5]]"
 
 
 def keeps_id_zero(shift_targets):
@@ -100,12 +101,14 @@ def shifts_like_a_loop(shift_targets):
         rows = np.random.randint(0, 9, (random.randint(1, 4), random.randint(2, 9)))
         mask = np.random.randint(0, 2, rows.shape)
         inputs, targets = _two(shift_targets(rows, mask))
-        assert np.shape(targets) == np.shape(inputs) == (len(rows), rows.shape[1] - 1), f"shapes {np.shape(inputs)} and {np.shape(targets)}"
+        shape = len(rows), rows.shape[1] - 1
+        assert np.shape(inputs) == np.shape(targets) == shape, f"shapes must be {shape}, not {np.shape(targets)}"
         for b, row in enumerate(rows):
             for t in range(len(row) - 1):
                 wanted = row[t + 1] if mask[b, t + 1] else -1
                 assert inputs[b][t] == row[t] and targets[b][t] == wanted, (
-                    f"row {_short(row)}, mask {_short(mask[b])}: at {t} it reads {inputs[b][t]} and predicts {targets[b][t]}, not {wanted}")
+                    f"row {_short(row)}, mask {_short(mask[b])}: at {t} it reads {inputs[b][t]} and must predict "
+                    f"{targets[b][t]}, should be {wanted}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -187,7 +190,7 @@ def packs_like_a_search(pack):
     for _ in range(60):
         documents, capacity = _documents(random.randint(0, 25), random.randint(2, 14)), random.randint(2, 12)
         got, wanted = _lists(pack(documents, capacity)), _search(documents, capacity)
-        assert got == wanted, f"{len(documents)} documents, rows of {capacity}: got {_short(got)}, should be {_short(wanted)}"
+        assert got == wanted, f"{_short(documents, 50)}, capacity {capacity}: got {_short(got)}, not {_short(wanted)}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -197,7 +200,8 @@ SIZES = np.array([1, 1, 2, 4, 3, 0, 5])        # 5 is a special token
 
 
 def _near(got, wanted, what: str) -> None:
-    assert isinstance(got, (int, float, np.floating)) and math.isclose(got, wanted, rel_tol=1e-6), f"{what}: got {_short(got)}, should be {wanted:.6f}"
+    close = isinstance(got, (int, float, np.floating)) and math.isclose(got, wanted, rel_tol=1e-6)
+    assert close, f"{what}: got {_short(got)}, should be {wanted:.6f}"
 
 
 def counts_bits(bits_per_byte):
@@ -252,7 +256,8 @@ def _law(got) -> tuple[float, float]:
 
 def _demand_law(fit_power_law, x, y, a, b) -> None:
     got = _law(fit_power_law(np.array(x, dtype=float), np.array(y, dtype=float)))
-    assert np.allclose(got, (a, b), rtol=1e-4, atol=1e-6), f"got a = {got[0]:.5g}, b = {got[1]:.5g}; should be {a:.5g} and {b:.5g}"
+    close = np.allclose(got, (a, b), rtol=1e-4, atol=1e-6)
+    assert close, f"got a = {got[0]:.5g}, b = {got[1]:.5g}; should be {a:.5g} and {b:.5g}"
 
 
 def fits_the_example(fit_power_law):
@@ -328,8 +333,6 @@ def gives_ties_to_the_first(choose):
 
 def chooses_like_strings(choose):
     "random rows: the same as finding the prefix among strings"
-    from os.path import commonprefix
-
     for _ in range(50):
         head = [random.randint(1, 3) for _ in range(random.randint(1, 5))]
         rows = [[*head, first, *(random.randint(1, 3) for _ in range(random.randint(0, 4)))] for first in (4, 5, 4)]
@@ -339,15 +342,17 @@ def chooses_like_strings(choose):
         means = [np.mean(loss[start - 1:]) for loss in losses]
         wanted = int(np.argmin(means))
         got = choose(rows, losses)
-        assert got == wanted, f"rows {_short(rows)}: chose {_short(got)}, should be {wanted}; the means are {[round(float(m), 3) for m in means]}"
+        shown = [round(float(mean), 3) for mean in means]
+        assert got == wanted, f"rows {_short(rows)}: chose {_short(got)}, should be {wanted}; the means are {shown}"
 
 
 CASES = {
-    "05.shift_targets": [shifts_the_example, masks_what_is_predicted, keeps_id_zero, leaves_rows_alone, shifts_like_a_loop],
-    "05.pack": [packs_the_example, takes_the_longest_that_fits, cuts_the_shortest, every_piece_begins_a_document, rows_are_full,
-                leaves_documents_alone, packs_like_a_search],
-    "05.bits_per_byte": [counts_bits, divides_by_bytes_not_tokens, adds_before_it_divides, leaves_specials_out, leaves_masked_out,
-                         counts_like_probabilities],
+    "05.shift_targets": [shifts_the_example, masks_what_is_predicted, keeps_id_zero, leaves_rows_alone,
+                         shifts_like_a_loop],
+    "05.pack": [packs_the_example, takes_the_longest_that_fits, cuts_the_shortest, every_piece_begins_a_document,
+                rows_are_full, leaves_documents_alone, packs_like_a_search],
+    "05.bits_per_byte": [counts_bits, divides_by_bytes_not_tokens, adds_before_it_divides, leaves_specials_out,
+                         leaves_masked_out, counts_like_probabilities],
     "05.fit_power_law": [fits_the_example, recovers_any_law, knows_a_rising_law, hears_every_point],
     "05.choose": [chooses_the_example, is_fair_to_long_endings, judges_the_endings_only, matches_a_loss_with_its_token,
                   asks_all_rows_for_the_prefix, gives_ties_to_the_first, chooses_like_strings],

@@ -1,7 +1,7 @@
-"""Lesson 06, midtraining: the cases of its exercises, and the answers that `use` gives where the library has no function of that shape.
+"""Lesson 06, midtraining: the cases of its exercises, and the answers that `use` gives where the library has none.
 
-Oracles are of another make than the answers: exact fractions for shares, one pass over sorted items for packing, a list of
-tokens with their fate for targets.
+Oracles are of another make than the answers: exact fractions for shares, one pass over sorted items for packing, a list
+of tokens with their fate for targets.
 """
 
 import random
@@ -83,8 +83,8 @@ def takes_the_letters_it_is_given(choice_prompt):
 
 def ends_with_the_instruction(choice_prompt):
     "an empty line, the instruction, and no line end behind it"
-    got = choice_prompt("q", ["a", "b"], ["A", "B"])
-    assert isinstance(got, str) and got.endswith("=B\n\nAnswer with the letter only."), f"it ends in {_short(got)[-40:]}"
+    got = str(choice_prompt("q", ["a", "b"], ["A", "B"]))
+    assert got.endswith("=B\n\nAnswer with the letter only."), f"it ends in {got[-40:]!r}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -117,7 +117,8 @@ def leaves_plain_text_a_string(split_calls):
 
 def cuts_at_the_last_equals(split_calls):
     "<<1==1=True>> calls 1==1"
-    _check_split(split_calls, "So <<1==1=True>>yes", [("text", "So "), ("python", "1==1"), ("python_output", "True"), ("text", "yes")])
+    _check_split(split_calls, "So <<1==1=True>>yes",
+                 [("text", "So "), ("python", "1==1"), ("python_output", "True"), ("text", "yes")])
 
 
 def takes_each_note_by_itself(split_calls):
@@ -326,8 +327,8 @@ def lays_out_random_rows(lay_out):
 CASES = {
     "06.choice_prompt": [writes_the_example, puts_the_letter_behind_its_choice, takes_the_letters_it_is_given,
                          ends_with_the_instruction],
-    "06.split_calls": [splits_the_example, leaves_plain_text_a_string, cuts_at_the_last_equals, takes_each_note_by_itself,
-                       makes_no_empty_parts, loses_nothing],
+    "06.split_calls": [splits_the_example, leaves_plain_text_a_string, cuts_at_the_last_equals,
+                       takes_each_note_by_itself, makes_no_empty_parts, loses_nothing],
     "06.next_task": [finds_the_one_behind, begins_with_the_first, looks_at_shares, measures_debt_in_tokens,
                      keeps_every_task_near_its_share],
     "06.pack_row": [packs_the_examples, takes_what_fits_exactly, goes_on_behind_a_long_one, takes_the_first_of_equals,

@@ -1,0 +1,353 @@
+"""Lesson 07, SFT and chat evals: the cases of its exercises, and the answers that `use` gives where the library has none.
+
+Oracles are of another make than the answers: loops in double precision for the loss, the equation behind Wilson's formula,
+all subsets written out for pass@k.
+"""
+
+import itertools
+import math
+import random
+import re
+from fractions import Fraction
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What `use` gives until the learner's passes
+
+
+def reference_masked_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean of -log p(target) over the positions whose target is not -1; logits (B, T, V), targets (B, T)."""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+
+
+def reference_choose_letters(logits: Tensor, lengths: list[int], letter_ids: list[list[int]]) -> list[int]:
+    """For each prompt the place of the letter with the largest logit behind its last token; logits (B, T, V)."""
+    return [int(row[n - 1, ids].argmax()) for row, n, ids in zip(logits, lengths, letter_ids)]
+
+
+def reference_extract_answer(text: str) -> str | None:
+    """The final number of an answer as a string without commas, or None."""
+    number = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+    _, mark, behind = text.rpartition("####")
+    found = number.findall(behind)[:1] if mark else []
+    found = found or number.findall(text)[-1:]
+    return found[0].replace(",", "") if found else None
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:99] + "…"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 07.masked_loss
+
+
+def _counted(logits, targets) -> list[float]:
+    """-log p of every target that counts, one by one in double precision."""
+    losses = []
+    for row, wanted in zip(logits.tolist(), targets.tolist()):
+        for x, target in zip(row, wanted):
+            if target >= 0:
+                top = max(x)
+                losses.append(math.log(sum(math.exp(v - top) for v in x)) + top - x[target])
+    return losses
+
+
+def _check_loss(masked_loss, logits, targets, tolerance: float = 1e-4):
+    got = float(masked_loss(logits, targets))
+    losses = _counted(logits, targets)
+    wanted = sum(losses) / len(losses)
+    assert abs(got - wanted) <= tolerance * max(1.0, abs(wanted)), (
+        f"targets {_short(targets.tolist())}: {got:.5f}, should be {wanted:.5f}")
+
+
+def averages_what_counts(masked_loss):
+    "the example of the box, and rows where everything counts"
+    got = float(masked_loss(torch.tensor([[[0.0, 0.0], [0.0, math.log(3)]]]), torch.tensor([[-1, 1]])))
+    assert abs(got - math.log(4 / 3)) < 1e-4, f"the example gives {got:.4f}, should be {math.log(4 / 3):.4f}"
+    _check_loss(masked_loss, torch.randn(2, 5, 7), torch.randint(0, 7, (2, 5)))
+
+
+def divides_by_what_counts(masked_loss):
+    "positions that do not count are in neither sum: more of them change nothing"
+    logits, targets = torch.randn(1, 4, 6), torch.tensor([[2, 5, 0, 1]])
+    alone = float(masked_loss(logits, targets))
+    longer = torch.cat((logits, torch.randn(1, 12, 6)), dim=1)
+    padded = float(masked_loss(longer, torch.cat((targets, torch.full((1, 12), -1)), dim=1)))
+    assert abs(alone - padded) < 1e-4, f"{alone:.4f}, and with twelve ignored positions behind {padded:.4f}"
+
+
+def minus_one_is_no_column(masked_loss):
+    "a target of -1 is not the last token of the vocabulary"
+    logits = torch.randn(2, 3, 5)
+    logits[..., -1] = -20.0
+    _check_loss(masked_loss, logits, torch.tensor([[0, -1, -1], [-1, 2, 3]]))
+
+
+def weighs_tokens_not_rows(masked_loss):
+    "a row with one counted token weighs less than a row with six"
+    _check_loss(masked_loss, 3 * torch.randn(2, 6, 8), torch.tensor([[1, 2, 3, 4, 5, 6], [-1, -1, 7, -1, -1, -1]]))
+
+
+def survives_large_logits(masked_loss):
+    "logits of a thousand overflow no exponential"
+    _check_loss(masked_loss, torch.tensor([[[1000.0, 990.0, -1000.0], [-1000.0, 0.0, 1000.0]]]), torch.tensor([[1, 2]]))
+
+
+def lets_gradients_through(masked_loss):
+    "the gradient is (softmax - one-hot) / n where it counts, and zero elsewhere"
+    logits, targets = torch.randn(2, 3, 4, requires_grad=True), torch.tensor([[1, -1, 3], [-1, 0, -1]])
+    loss = masked_loss(logits, targets)
+    assert torch.is_tensor(loss) and loss.requires_grad, "the loss has no gradient: stay within tensors"
+    got, = torch.autograd.grad(loss, logits)
+    counts = (targets >= 0)[..., None]
+    wanted = (logits.detach().softmax(-1) - torch.eye(4)[targets.clamp(min=0)]) * counts / counts.sum()
+    worst = float((got - wanted).abs().max())
+    assert worst < 1e-4, f"the gradient is off by {worst:.4f}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 07.wilson
+
+
+def _pair(answer) -> tuple[float, float]:
+    assert isinstance(answer, (tuple, list)) and len(answer) == 2, f"return (low, high), not {_short(answer)}"
+    return float(answer[0]), float(answer[1])
+
+
+def gives_the_examples(wilson):
+    "0 of 30, and 84 of 100"
+    for (correct, n), wanted in (((0, 30), (0.0, 0.1135)), ((84, 100), (0.7558, 0.8990))):
+        got = _pair(wilson(correct, n))
+        assert max(abs(a - b) for a, b in zip(got, wanted)) < 1e-3, f"{correct} of {n}: {got}, should be about {wanted}"
+
+
+def solves_its_equation(wilson):
+    "at both ends p, the result is exactly z standard deviations of p away: |c/n - p| = z sqrt(p (1 - p) / n)"
+    for _ in range(50):
+        n = random.randint(2, 500)
+        correct, z = random.randint(1, n - 1), random.choice([1.0, 1.96, 2.58])
+        for p in _pair(wilson(correct, n, z)):
+            away, z_deviations = abs(correct / n - p), z * math.sqrt(max(0.0, p * (1 - p)) / n)
+            assert abs(away - z_deviations) < 1e-6, (
+                f"{correct} of {n}, z = {z}: the end {p:.4f} is {away:.4f} away, z deviations are {z_deviations:.4f}")
+
+
+def doubts_at_the_ends(wilson):
+    "none of n leaves room above zero, all of n leaves room below one; both stay inside [0, 1]"
+    for n in (1, 5, 30, 164):
+        (low, high), (below, above) = _pair(wilson(0, n)), _pair(wilson(n, n))
+        assert 0 <= low < 1e-9 and 1e-3 < high < 1, f"0 of {n}: {(low, high)}"
+        assert 0 < below < 0.999 and 1 - 1e-9 < above <= 1, f"{n} of {n}: {(below, above)}"
+
+
+def narrows_with_items(wilson):
+    "a hundred times the items: about a tenth of the width"
+    widths = [high - low for low, high in (_pair(wilson(30 * k, 100 * k)) for k in (1, 100))]
+    assert 9 < widths[0] / widths[1] < 11, f"30 of 100: {widths[0]:.4f} wide, 3000 of 10000: {widths[1]:.4f}"
+
+
+def knows_nothing_without_items(wilson):
+    "no items: (0, 1)"
+    got = _pair(wilson(0, 0))
+    assert got == (0, 1), f"wilson(0, 0) is {got}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 07.choose_letters
+
+
+def _choice(choose_letters, logits, lengths, letter_ids) -> list[int]:
+    got = choose_letters(logits, lengths, letter_ids)
+    assert got is not None and len(got) == len(letter_ids), f"{len(letter_ids)} prompts, returned {_short(got)}"
+    return [int(place) for place in got]
+
+
+def chooses_the_example(choose_letters):
+    "behind the last token of the prompt, among its letters"
+    logits = torch.zeros(1, 3, 10)
+    logits[0, 1, 7], logits[0, 1, 3] = 2.0, 9.0
+    got = _choice(choose_letters, logits, [2], [[6, 7, 8]])
+    assert got == [1], f"returned {got}, should be [1]"
+
+
+def reads_behind_the_last_token(choose_letters):
+    "each prompt has its own end: not the last column, not one too far"
+    logits = torch.zeros(2, 6, 8)
+    for b, n in enumerate((3, 5)):
+        logits[b, :, 1] = 5.0                # everywhere else the first letter looks best
+        logits[b, n - 1] = 0.0
+        logits[b, n - 1, 2 + b] = 1.0
+    got = _choice(choose_letters, logits, [3, 5], [[1, 2, 3], [1, 2, 3]])
+    assert got == [1, 2], f"returned {got}, should be [1, 2]"
+
+
+def compares_letters_only(choose_letters):
+    "whatever else is likelier does not matter"
+    logits = torch.full((1, 2, 50), 8.0)
+    logits[0, 1, [10, 20, 30]] = torch.tensor([-3.0, -1.0, -2.0])
+    got = _choice(choose_letters, logits, [2], [[10, 20, 30]])
+    assert got == [1], f"returned {got}, should be [1]"
+
+
+def returns_places_not_ids(choose_letters):
+    "the place in the prompt's own list, also where lists differ in order and length"
+    logits = torch.zeros(3, 1, 9)
+    logits[:, 0, 5] = 4.0
+    got = _choice(choose_letters, logits, [1, 1, 1], [[5, 6], [8, 7, 6, 5], [7, 5, 6]])
+    assert got == [0, 3, 1], f"returned {got}, should be [0, 3, 1]"
+
+
+def chooses_in_random_batches(choose_letters):
+    "many prompts of many lengths"
+    for _ in range(20):
+        B, T, V = random.randint(1, 6), random.randint(1, 9), 30
+        logits, lengths = torch.randn(B, T, V), [random.randint(1, T) for _ in range(B)]
+        letter_ids = [random.sample(range(V), random.randint(2, 5)) for _ in range(B)]
+        wanted = []
+        for b in range(B):
+            values = [float(logits[b][lengths[b] - 1][i]) for i in letter_ids[b]]
+            wanted.append(max(range(len(values)), key=values.__getitem__))
+        got = _choice(choose_letters, logits, lengths, letter_ids)
+        assert got == wanted, f"returned {got}, should be {wanted}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 07.extract_answer
+
+
+def _check_answers(extract_answer, *pairs):
+    for text, wanted in pairs:
+        got = extract_answer(text)
+        assert got == wanted, f"{text!r} gives {got!r}, should be {wanted!r}"
+
+
+def finds_the_marked_number(extract_answer):
+    "behind ####, whatever stands before or after it"
+    _check_answers(extract_answer, ("3 and 4 make 7.\n#### 7", "7"), ("#### 18 dollars for 3 days", "18"),
+                   ("#### $18", "18"), ("####5", "5"))
+
+
+def uses_the_last_mark(extract_answer):
+    "of several marks the last counts"
+    _check_answers(extract_answer, ("#### 3\nNo, wait.\n#### 4", "4"))
+
+
+def drops_commas(extract_answer):
+    "1,200 is 1200"
+    _check_answers(extract_answer, ("#### 1,200", "1200"), ("#### 12,345,678", "12345678"))
+
+
+def drops_a_final_period(extract_answer):
+    "a period that ends the sentence is no part of the number"
+    _check_answers(extract_answer, ("#### 18.", "18"), ("It is 1,200.", "1200"), ("#### 18. That is all", "18"))
+
+
+def keeps_decimals_and_signs(extract_answer):
+    "3.50 stays 3.50, and -2 stays -2"
+    _check_answers(extract_answer, ("#### 3.50", "3.50"), ("#### -2", "-2"), ("That makes -3.5 degrees.", "-3.5"))
+
+
+def takes_the_last_number_without_a_mark(extract_answer):
+    "no #### with a number behind it: the last number of the text"
+    _check_answers(extract_answer, ("3 boxes of 12 make 36 eggs.", "36"), ("It is 36. ####", "36"))
+
+
+def says_none_without_a_number(extract_answer):
+    "no number, no answer"
+    _check_answers(extract_answer, ("I do not know.", None), ("", None), ("#### ?", None))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 07.pass_at_k
+
+
+def gives_the_example(pass_at_k):
+    "two of four right, two tries: five pairs of six"
+    got = pass_at_k(4, 2, 2)
+    assert abs(got - 5 / 6) < 1e-9, f"pass_at_k(4, 2, 2) is {got}, should be {5 / 6}"
+
+
+def equals_counting_all_draws(pass_at_k):
+    "every way to draw k of n tries, written out"
+    for n in range(1, 8):
+        for c in range(n + 1):
+            for k in range(1, n + 1):
+                draws = [any(i < c for i in draw) for draw in itertools.combinations(range(n), k)]
+                wanted, got = sum(draws) / len(draws), pass_at_k(n, c, k)
+                assert abs(got - wanted) < 1e-9, f"pass_at_k({n}, {c}, {k}) is {got}, should be {wanted}"
+
+
+def one_try_is_the_share(pass_at_k):
+    "k = 1 is c / n"
+    got = pass_at_k(200, 37, 1)
+    assert abs(got - 37 / 200) < 1e-9, f"pass_at_k(200, 37, 1) is {got}, should be {37 / 200}"
+
+
+def knows_the_certain_cases(pass_at_k):
+    "no right one: 0. Fewer wrong ones than draws: 1"
+    for (n, c, k), wanted in (((10, 0, 5), 0.0), ((10, 6, 5), 1.0), ((3, 3, 1), 1.0), ((5, 1, 5), 1.0)):
+        got = pass_at_k(n, c, k)
+        assert abs(got - wanted) < 1e-9, f"pass_at_k({n}, {c}, {k}) is {got}, should be {wanted}"
+
+
+def stays_exact_for_thousands(pass_at_k):
+    "five thousand tries: no overflow, no lost digits"
+    n, c, k = 5000, 3, 1000
+    survive = Fraction(1)
+    for i in range(c):                       # none of the c right ones is among the k drawn
+        survive *= Fraction(n - k - i, n - i)
+    got = pass_at_k(n, c, k)
+    assert abs(got - float(1 - survive)) < 1e-9, f"pass_at_k({n}, {c}, {k}) is {got}, should be {float(1 - survive)}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 07.centered
+
+
+def guessing_is_zero(centered):
+    "an accuracy equal to chance gives 0"
+    for chance in (0.0, 0.25, 0.5, 0.628):
+        got = centered(chance, chance)
+        assert abs(got) < 1e-9, f"centered({chance}, {chance}) is {got}"
+
+
+def perfect_is_one(centered):
+    "all right gives 1, whatever chance is"
+    for chance in (0.0, 0.25, 0.5, 0.9):
+        got = centered(1.0, chance)
+        assert abs(got - 1) < 1e-9, f"centered(1.0, {chance}) is {got}"
+
+
+def worse_is_negative(centered):
+    "below chance it is negative, and says how far"
+    got = centered(0.0, 0.5)
+    assert abs(got + 1) < 1e-9, f"centered(0.0, 0.5) is {got}, should be -1"
+
+
+def is_a_straight_line(centered):
+    "halfway from chance to perfect is 0.5, and so on"
+    for _ in range(50):
+        chance, way = random.random() * 0.9, random.random()
+        got = centered(chance + way * (1 - chance), chance)
+        accuracy = chance + way * (1 - chance)
+        assert abs(got - way) < 1e-9, f"centered({accuracy:.3f}, {chance:.3f}) is {got}, should be {way:.3f}"
+
+
+CASES = {
+    "07.masked_loss": [averages_what_counts, divides_by_what_counts, minus_one_is_no_column, weighs_tokens_not_rows,
+                       survives_large_logits, lets_gradients_through],
+    "07.wilson": [gives_the_examples, solves_its_equation, doubts_at_the_ends, narrows_with_items,
+                  knows_nothing_without_items],
+    "07.choose_letters": [chooses_the_example, reads_behind_the_last_token, compares_letters_only,
+                          returns_places_not_ids, chooses_in_random_batches],
+    "07.extract_answer": [finds_the_marked_number, uses_the_last_mark, drops_commas, drops_a_final_period,
+                          keeps_decimals_and_signs, takes_the_last_number_without_a_mark, says_none_without_a_number],
+    "07.pass_at_k": [gives_the_example, equals_counting_all_draws, one_try_is_the_share, knows_the_certain_cases,
+                     stays_exact_for_thousands],
+    "07.centered": [guessing_is_zero, perfect_is_one, worse_is_negative, is_a_straight_line],
+}

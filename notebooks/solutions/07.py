@@ -1,0 +1,47 @@
+# %% exercise: 07.masked_loss
+def masked_loss(logits, targets):
+    """Mean of -log p(target) over the positions whose target is not -1."""
+    counts = targets >= 0
+    log_probs = logits[counts].log_softmax(-1)                   # (N, V)
+    wanted = targets[counts]                                     # (N,)
+    return -log_probs[torch.arange(len(wanted), device=wanted.device), wanted].mean()
+
+# %% exercise: 07.wilson
+def wilson(correct, n, z=1.96):
+    """(low, high): the rates for which `correct` of `n` is no surprise."""
+    if n == 0:
+        return 0.0, 1.0
+    p, scale = correct / n, 1 + z * z / n
+    middle = (p + z * z / (2 * n)) / scale
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+# %% exercise: 07.choose_letters
+def choose_letters(logits, lengths, letter_ids):
+    """For each prompt the place of the letter with the largest logit behind its last token."""
+    chosen = []
+    for b, ids in enumerate(letter_ids):
+        letters = logits[b, lengths[b] - 1, ids]                 # (letters,)
+        chosen.append(int(letters.argmax()))
+    return chosen
+
+# %% exercise: 07.extract_answer
+def extract_answer(text):
+    """The final number of an answer as a string without commas, or None."""
+    number = r"-?\d[\d,]*(?:\.\d+)?"
+    _, mark, behind = text.rpartition("####")
+    marked = re.search(number, behind) if mark else None
+    if marked:
+        return marked[0].replace(",", "")
+    numbers = re.findall(number, text)
+    return numbers[-1].replace(",", "") if numbers else None
+
+# %% exercise: 07.pass_at_k
+def pass_at_k(n, c, k):
+    """The chance that k of n tries, c of which are right, hold a right one."""
+    return 1 - math.comb(n - c, k) / math.comb(n, k)
+
+# %% exercise: 07.centered
+def centered(accuracy, chance):
+    """The accuracy where guessing is 0 and all right is 1."""
+    return (accuracy - chance) / (1 - chance)
