@@ -183,7 +183,7 @@ slope = x.grad.norm(dim=-1).mean(0).flip(0)  # (96,) by distance
 
 # %%
 share = slope / slope.sum()
-fig, ax = plt.subplots(figsize=(4.4, 1.8))
+fig, ax = plt.subplots(figsize=(4, 1.7))
 ax.semilogy(range(0, span, 4), share.view(-1, 4).sum(1), "o", markersize=3)
 ax.set(xlabel="bytes back", title="share of the influence on the next score")
 plt.show()
@@ -391,14 +391,14 @@ q_at, k_at = (rope(z.expand(1, 64, 1, D))[0, :, 0] for z in (query, key))  # (64
 products = q_at @ k_at.T  # (64 query positions, 64 key positions)
 
 # %%
-fig, (left, right) = plt.subplots(1, 2, figsize=(5.4, 2), width_ratios=(1, 1.6))
+fig, (left, right) = plt.subplots(1, 2, figsize=(4.6, 1.7), width_ratios=(1, 1.5))
 for n, pair in enumerate((0, 1, 3)):
     left.plot((1 - n / 4) * turned[:, pair], (1 - n / 4) * turned[:, pair + D // 2], "o", markersize=3)
     left.annotate(f"pair {pair}", (1.1, 0.25 * (1 - n)), fontsize=7, color=plots.COLOURS[n])
 left.set(aspect="equal", xlim=(-1.2, 1.9), ylim=(-1.2, 1.2), xticks=[], yticks=[], title="8 positions")
 for at, marker in ((20, "o"), (40, "+"), (60, "x")):
     right.plot(range(20), products[at, at - 19:at + 1].flip(0), marker, markersize=5)
-right.set(xlabel="distance from query to key", xticks=range(0, 20, 5), title="query at 20 (o), 40 (+), 60 (x)", ylabel="dot product")
+right.set(xlabel="distance to the key", xticks=range(0, 20, 5), title="query at 20 (o), 40 (+), 60 (x)")
 plt.show()
 
 # %% [markdown]
@@ -553,7 +553,7 @@ def attend(x, w, config, on):
     y = grouped_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)  # (B, H, T, D)
     return F.linear(y.transpose(1, 2).reshape(B, T, C), w["c_proj.weight"])
 
-
+# %%
 def mlp(x, w, on):
     """x (B, T, C) -> (B, T, C), four times as wide inside"""
     hidden = F.relu(F.linear(x, w["c_fc.weight"]))  # (B, T, 4C)
@@ -756,7 +756,7 @@ with torch.no_grad():
 
 # %%
 letters = [chr(i) if 32 < i < 127 else "·" for i in line]
-fig, axes = plt.subplots(1, H, figsize=(5.6, 2.9))
+fig, axes = plt.subplots(1, H, figsize=(5, 2.6))
 for head, ax in enumerate(axes):
     plots.heatmap(ax, looks[head].sqrt(), rows=letters, columns=letters, title=f"head {head}")
     ax.tick_params(labelsize=6, length=0)

@@ -167,6 +167,8 @@ def adamw(lr):
 
 
 rules = {"SGD": (sgd(0.0097), "."), "momentum": (momentum(0.0097), "+"), "AdamW": (adamw(0.2), "x")}
+
+# %%
 fig, axes = plt.subplots(1, 2, figsize=(5, 1.9))
 for ax, turn in zip(axes, (0.0, math.pi / 4)):
     for rule, marker in rules.values():
@@ -287,7 +289,7 @@ def muon_step(weight, grad, state, lr, beta=0.95):
 
 # %% [markdown]
 # It needs one average per weight where AdamW needs two. And it makes sense only for a matrix that maps vectors to vectors. Embedding
-# and head are lookup tables, a row for each token, most rows without a gradient: they stay with AdamW.
+# and head hold a row for each token, rare ones beside frequent ones; they stay with AdamW, which treats every weight alone.
 
 # %% [markdown]
 # ## How long a step, and when
@@ -349,7 +351,7 @@ def step_all(model, rule, lr, states):
         for name, p in model.named_parameters():
             rule(name, p, p.grad, states.setdefault(name, {}), lr)
 
-
+# %%
 def race(rule, lr):
     """Bits per byte of each batch, before the model has learned from it."""
     model, states, scores = new_model(), {}, []
@@ -694,8 +696,8 @@ scratch.cleanup()
 # %% [markdown]
 # ## What changes on eight H100s
 #
-# The batch grows until all devices are busy, the state is cut in eight, the products are bf16, and the gradients travel over NVLink
-# rather than through a pipe. The lines of code are these.
+# The batch grows until all devices are busy, the state is cut in eight, the products are bf16, and gradients travel over NVLink. The
+# lines of code are these.
 
 # %%
 if "speedrun" in course.load().scales:

@@ -55,6 +55,7 @@ from nanochat.runtime import core_seconds, pick_device, pick_dtype, world
 
 # %%
 plots.style()
+plt.rcParams.update({"figure.dpi": 80, "savefig.dpi": 80})        # a light notebook
 torch.set_num_threads(S.machine.threads or torch.get_num_threads())
 device = pick_device(S.machine.device)
 
@@ -222,7 +223,7 @@ plt.show()
 #
 # ## Is that what the library does?
 
-# %%
+# %% tags=["nbval-check-output"]
 from nanochat.data.packing import BestFitCrop, Document
 
 packer = BestFitCrop(capacity=room, buffer=len(some))
@@ -237,7 +238,7 @@ print("same rows:", [row for row in theirs if len(row) == room] == packed_rows)
 # documents, not all of them. Around it, `loader.py` makes two promises that will save a run one day: the global batch
 # does not depend on how many processes share the work, and a loader continues *exactly* where it stood.
 
-# %%
+# %% tags=["nbval-check-output"]
 from nanochat.data import pretrain_loader
 
 settings = {"rows": S.pretrain.rows, "sequence_len": T, "seed": SEED, "streams": S.pretrain.streams}
@@ -559,16 +560,17 @@ def draw_law(ax, points, fitted, floor, title):
     ax.plot(*np.array(points[:fitted]).T, "o", color=plots.COLOURS[0])
     ax.plot(*np.array(points[fitted:]).T, "D", color=plots.COLOURS[1], label="predicted")
     ax.set(xscale="log", yscale="log", xlabel="parameters", title=f"{title}: bits per byte")
-    ax.set_xticks([n for n, _ in points[::4]], [f"{n / 1e6:.3g} M" for n, _ in points[::4]])
-    ax.set_yticks([y for _, y in points[::4]], [f"{y:.2f}" for _, y in points[::4]])
+    ax.set_xticks([n for n, _ in points[::2]], [f"{n / 1e3:,.0f} k" for n, _ in points[::2]])
+    ax.set_yticks([y for _, y in points[::2]], [f"{y:.2f}" for _, y in points[::2]])
     ax.minorticks_off()
-    ax.legend(fontsize=6)
+    ax.legend(fontsize=7)
 
 # %%
-fig, axes = plt.subplots(1, 1 + bool(series), figsize=(6, 1.9), squeeze=False)
-draw_law(axes[0, -1], [*zip(params, bpb)], 7, 0.0, "web text, d10–d20")
-if series:
-    draw_law(axes[0, 0], series, 4, floor, "our town")
+fig, ax = plt.subplots(figsize=(4, 2.1))
+if town:
+    draw_law(ax, series, 4, floor, "our town")
+else:
+    draw_law(ax, [*zip(params, bpb)], 7, 0.0, "web text, d10–d20")
 plt.show()
 
 # %% [markdown]

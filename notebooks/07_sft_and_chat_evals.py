@@ -50,7 +50,7 @@ from IPython.display import Markdown, display
 from nanochat.course import plots
 from nanochat.data import chat_loader
 from nanochat.engine import Engine
-from nanochat.evals import chatcore, evaluate_completion, evaluate_task, sample_curve
+from nanochat.evals import chatcore, evaluate_completion, evaluate_task, pass_at_k
 from nanochat.runtime import pick_device, pick_dtype
 from nanochat.sandbox import run_code
 from nanochat.tasks import load_task, tool_results
@@ -122,7 +122,9 @@ check("07.masked_loss")
 masked_loss = use("07.masked_loss")
 
 # %%
-loader = chat_loader(mixture(S.sft.mixture, run, "train", run.seed), tokenizer, rows=4, sequence_len=T)
+mix = mixture(S.sft.mixture, run, "train", run.seed)                            # the stage's tasks and their shares
+chats = [task for task in mix.tasks if task.kind == "chat"]
+loader = chat_loader(mix, tokenizer, rows=4, sequence_len=T)
 inputs, targets = (torch.from_numpy(array).to(device) for array in loader.next())          # (4, T) each
 with torch.no_grad():
     mine, library = masked_loss(model(inputs), targets), model(inputs, targets)
@@ -133,7 +135,6 @@ print(f"by hand {mine:.4f}, the library's {library:.4f}; {(targets >= 0).float()
 # is the midtrained model: where are the high bars, in the question or in the answer?
 
 # %%
-chats = [task for task in mixture(S.sft.mixture, run, "train", run.seed).tasks if task.kind == "chat"]
 def surprise(ids):
     """-log p of each token but the first, in nats: (n - 1,) on the CPU."""
     idx = torch.tensor([ids], device=device)
@@ -180,7 +181,6 @@ labels = ["steps", "tokens", "all learning rates", "flat for", "down to"]
 table(["", "midtraining", "SFT"], *zip(labels, stage_facts(S.midtrain), stage_facts(S.sft)))
 
 # %%
-mix = mixture(S.sft.mixture, run, "train", run.seed)
 tokens = S.sft.schedule.steps * S.sft.rows * T
 rows = []
 for task, share in zip(mix.tasks, mix.shares):
@@ -194,7 +194,7 @@ table(["task", "share of tokens", "items", "times each is seen, at most"], *rows
 # of code.
 
 # %%
-del model, inputs, targets                         # leave the memory to the stage
+model = inputs = targets = None                    # leave the memory to the stage
 if device.type == "cuda":
     torch.cuda.empty_cache()
 with plots.LossPlot(run, "sft") as live:
@@ -230,10 +230,10 @@ few = range(0, len(shown), max(1, len(shown) // 2000))
 print(f"of the demonstrations {np.mean([bool(tool_results(shown[i]['messages'][-1]['content'])) for i in few]):.0%} do")
 
 # %% [markdown]
-# SFT imitates. It stays near the proportion it was shown (where the question *names* the calculator every
-# demonstration calls, and that pulls it up a little), and it has no means to learn that one of two ways is better:
-# both are called right answers. To prefer the way that *works*, a model has to hear which of its own answers were
-# right. Keep these percentages in mind; lesson 09 begins with them.
+# SFT imitates. It keeps both ways, in a proportion not far from the one it was shown (where the question *names* the
+# calculator every demonstration calls, and that pulls it up a little), and it has no means to learn that one of two
+# ways is better: both are called right answers. To prefer the way that *works*, a model has to hear which of its own
+# answers were right. Keep these percentages in mind; lesson 09 begins with them.
 #
 # ## How sure is an accuracy?
 #
@@ -512,50 +512,21 @@ print("the reference passes:", run_code(program).ok, "  an empty answer:", run_c
 # ## Many tries
 #
 # A program that fails costs nothing: try again. So code models are also asked for *pass@k*, the chance that at least
-# one of k tries is right. Draw n tries with n > k, count c right ones, and it seems clear: one try succeeds with
-# probability c/n, so k of them fail with (1 − c/n)^k.
+# one of k tries is right. Draw n tries, count c right ones, and it seems clear: one try succeeds with probability
+# c/n, so all of k fail with (1 − c/n)^k.
 #
-# It is wrong, and always too low. Our n tries are all we know; k of them, drawn *without* putting any back, is the
-# fair question. All of them fail in C(n−c, k) of C(n, k) cases.
-#
-# ---
-# **Exercise 07.pass_at_k** · 3 points · ●●● · about 2 lines · 15 min
-#
-# Write `pass_at_k(n, c, k)`: the probability that among k different tries out of n, of which c are right, there is
-# a right one. It must be exact, for n in the thousands as well. `math.comb(a, b)` is the number of ways to choose b
-# of a, and 0 if b > a.
-#
-# ```
-# >>> pass_at_k(4, 2, 2)          # 6 pairs, one of them without a right one
-# 0.8333333333333334
-# ```
-# <details><summary>Hint 1</summary>One minus the probability that all k are wrong.</details>
-# <details><summary>Hint 2</summary>The k wrong ones are chosen from the n − c wrong ones. Python divides large integers exactly enough.</details>
-
-# %% tags=["exercise:07.pass_at_k"]
-def pass_at_k(n, c, k):
-    """The chance that k of n tries, c of which are right, hold a right one."""
-    raise NotImplementedError("07.pass_at_k")
-
-# %% tags=["grade:07.pass_at_k"]
-check("07.pass_at_k")
-
-# %% tags=["use:07.pass_at_k"]
-pass_at_k = use("07.pass_at_k")
+# That is always too low. Our n tries are all we know, and k of them, drawn *without* putting any back, is the fair
+# question. `evals/passk.py` answers it exactly; in lesson 09 you will write it yourself. Here are both, on the
+# answers sampled above.
 
 # %%
 counts = [sum(task.check(task[i], sample) for sample in group) for i, group in enumerate(groups["sft"])]
 ks = [k for k in (1, 2, 4, 8, 16) if k <= TRIES]
-exact = {k: np.mean([pass_at_k(TRIES, c, k) for c in counts]) for k in ks}
-naive = {k: np.mean([1 - (1 - c / TRIES) ** k for c in counts]) for k in ks}
+exact = [np.mean([pass_at_k(TRIES, c, k) for c in counts]) for k in ks]
+naive = [np.mean([1 - (1 - c / TRIES) ** k for c in counts]) for k in ks]
 table([f"{task.name}, {ITEMS} questions", *(f"k = {k}" for k in ks)],
-      ["pass@k", *(f"{value:.1%}" for value in exact.values())],
-      ["1 − (1 − c/n)^k", *(f"{value:.1%}" for value in naive.values())])
-
-# %%
-library = sample_curve(sft, task, num_samples=TRIES, max_items=4, seed=run.seed)["pass"]
-mine = {k: np.mean([pass_at_k(TRIES, c, k) for c in counts[:4]]) for k in ks}
-print("as the library's on the first four questions:", all(abs(mine[k] - library[k]) < 1e-9 for k in ks))
+      ["pass@k", *(f"{value:.1%}" for value in exact)],
+      ["1 − (1 − c/n)^k", *(f"{value:.1%}" for value in naive)])
 
 # %% [markdown]
 # At toy scale nearly every question is solved by *some* try. The ability is there; what is missing is the habit of
@@ -658,24 +629,54 @@ run.record("sft", {"val_bpb": result["val_bpb"], "chatcore": core, **accuracies}
 #
 # Is an answer kind, clear, too long? There is no key to compare with. But people find it easy to say which of *two*
 # answers they prefer, and from comparisons a scale can be made. Bradley and Terry's model gives each answer a score
-# s, and says that i beats j with probability σ(s_i − s_j). Fit the scores to what was observed, by gradient descent.
+# and says that the difference of two scores decides: i is preferred to j with probability σ(sᵢ − sⱼ), where σ(x) =
+# 1/(1 + e⁻ˣ). What was observed should be likely, so the loss of a comparison is −log σ(score of the chosen − score
+# of the rejected).
+#
+# ---
+# **Exercise 07.preference_loss** · 3 points · ●●○ · about 2 lines · 10 min
+#
+# Write `preference_loss(chosen, rejected)`: two tensors (N,), the scores of the preferred and of the other answer in
+# N comparisons. Return the mean of −log σ(chosen − rejected). It must stay finite where a score is wrong by a
+# thousand.
+#
+# ```
+# >>> preference_loss(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.0]))      # 0.1269 and log 2
+# tensor(0.4100)
+# ```
+# <details><summary>Hint 1</summary><code>torch.sigmoid(-1000.)</code> is 0, and its logarithm is −∞. Take both at once.</details>
+# <details><summary>Hint 2</summary><code>torch.nn.functional.logsigmoid</code>, or <code>softplus</code> of the negative.</details>
 
-# %%
-wins = torch.tensor([[0.0, 7, 0], [3, 0, 6], [0, 4, 0]])        # [i, j]: how often i was preferred to j
-scores = torch.zeros(3, requires_grad=True)
-for _ in range(500):
-    loss = -(wins * torch.nn.functional.logsigmoid(scores[:, None] - scores)).sum() / wins.sum()
-    gradient, = torch.autograd.grad(loss, scores)
-    scores = (scores - 2 * gradient).detach().requires_grad_()
-chance_of = torch.sigmoid(scores[:, None] - scores).detach()    # (3, 3)
-print("scores", [round(s, 2) for s in scores.tolist()])
-print(f"A beats B {chance_of[0, 1]:.2f}, B beats C {chance_of[1, 2]:.2f}, A beats C {chance_of[0, 2]:.2f}")
+# %% tags=["exercise:07.preference_loss"]
+def preference_loss(chosen, rejected):
+    """Mean of -log sigmoid(chosen - rejected) over N comparisons; (N,) each."""
+    raise NotImplementedError("07.preference_loss")
+
+# %% tags=["grade:07.preference_loss"]
+check("07.preference_loss")
+
+# %% tags=["use:07.preference_loss"]
+preference_loss = use("07.preference_loss")
 
 # %% [markdown]
-# A and C were never compared, and yet the model has an opinion: odds multiply, 7/3 times 6/4. This one formula
-# carries most of *preference learning*. Let a network compute the score of an answer, and its loss is the one above:
-# a reward model, for RLHF to climb. Let the score be how much likelier the model makes the answer than it was before:
-# DPO, with no reward model at all. And rankings of chat models from thousands of duels are fitted just so.
+# Three answers. A was preferred to B in 7 of 10 comparisons, B to C in 6 of 10. Nobody compared A with C.
+
+# %%
+pairs = [("A", "B")] * 7 + [("B", "A")] * 3 + [("B", "C")] * 6 + [("C", "B")] * 4      # (chosen, rejected)
+chosen, rejected = (torch.tensor(["ABC".index(pair[side]) for pair in pairs]) for side in (0, 1))
+scores = torch.zeros(3, requires_grad=True)
+for _ in range(500):
+    gradient, = torch.autograd.grad(preference_loss(scores[chosen], scores[rejected]), scores)
+    scores = (scores - 2 * gradient).detach().requires_grad_()
+wins = torch.sigmoid(scores[:, None] - scores).tolist()                                # (3, 3)
+print("scores", [round(s, 2) for s in scores.tolist()])
+print(f"A beats B {wins[0][1]:.2f}, B beats C {wins[1][2]:.2f}, A beats C {wins[0][2]:.2f}")
+
+# %% [markdown]
+# The model has an opinion on the pair that nobody saw: odds multiply, 7/3 times 6/4. This one formula carries most of
+# *preference learning*. Let a network compute the score of an answer, and this is the loss of a reward model, for
+# RLHF to climb. Let the score be how much likelier the answer has become under the model since training began: DPO,
+# which needs no reward model at all. And rankings of chat models from thousands of duels are fitted just so.
 #
 # ## Has it seen the questions?
 #
@@ -690,7 +691,9 @@ def runs_of_words(text, n=8):
 
 
 def question(item):
-    return item["messages"][0]["content"] if "messages" in item else item["text"]
+    """What is asked, without the frame that all multiple-choice prompts share."""
+    text = item["messages"][0]["content"] if "messages" in item else item["text"]
+    return text.removeprefix("Multiple Choice question: ").removesuffix("Answer with the letter only.")
 
 
 seen = set()

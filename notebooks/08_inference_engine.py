@@ -74,7 +74,11 @@ TOY = S.pretrain.data.source == "toy"
 world = World(run.seed)
 name = world.people[0]
 question = f"Where does {name} live?" if TOY else "Why is the sky blue?"
-prompt = tokenizer.render_for_completion({"messages": [{"role": "user", "content": question}]})
+
+def ask(text):
+    return tokenizer.render_for_completion({"messages": [{"role": "user", "content": text}]})
+
+prompt = ask(question)
 print(len(prompt), "ids:", "|".join(tokenizer.decode([i]) for i in prompt))
 
 # %% [markdown]
@@ -115,7 +119,7 @@ def best_ms(work, *arguments, times=5, **more):
     return 1000 * min(spent)
 
 # %%
-lengths = [config.sequence_len * n // 8 for n in (1, 2, 4, 8, 16, 32)]       # beyond the context: it is only the clock we watch
+lengths = [config.sequence_len * n // 8 for n in (1, 2, 4, 8, 16, 32)]      # beyond the context: we watch the clock
 texts = [torch.randint(0, 256, (1, T), device=device) for T in lengths]
 plain_ms = [best_ms(model, idx) for idx in texts]
 for T, ms in zip(lengths, plain_ms):
@@ -136,7 +140,8 @@ with torch.inference_mode():
     short = model.hidden(torch.tensor([plain[:-1]], device=device))         # (1, T, C)
     longer = model.hidden(torch.tensor([plain], device=device))             # (1, T + 1, C)
 difference = (longer[:, :-1] - short).abs().max().item()
-print(f"one more token changes the states before it by {difference:.1e}; they are about {short.abs().mean().item():.1f}")
+size = short.abs().mean().item()
+print(f"one more token changes the states before it by {difference:.1e}; they are about {size:.1f}")
 
 # %% [markdown]
 # Nothing but rounding, if anything: it was all computed again for nothing.
@@ -290,8 +295,9 @@ def cache_bytes(config, tokens, bytes_each=2):
     """Memory of keys and values for so many tokens, in bytes (2 bytes each for bf16)."""
     return 2 * config.n_layer * config.n_kv_head * config.head_dim * bytes_each * tokens
 
-print(f"this model: {cache_bytes(config, 1):,} bytes a token, {cache_bytes(config, config.sequence_len) / 1e6:.2f} MB for a "
-      f"full context; its weights in bf16 are {2 * model.num_params() / 1e6:.2f} MB")
+full = cache_bytes(config, config.sequence_len) / 1e6
+print(f"this model: {cache_bytes(config, 1):,} bytes a token, {full:.2f} MB for a full context; "
+      f"its weights in bf16 are {2 * model.num_params() / 1e6:.2f} MB")
 
 # %% [markdown]
 # That is what grouped-query attention is for: a quarter of the key heads, a quarter of the cache.
@@ -332,7 +338,8 @@ logits = torch.tensor([1.0, 0.2, 2.0, -0.5, 1.2])
 fig, axes = plt.subplots(1, 3, figsize=(4.6, 1.4), sharey=True)
 for ax, temperature in zip(axes, (0.3, 1.0, 5.0)):
     sums = (logits / temperature).softmax(-1).cumsum(-1)
-    ax.bar(range(5), sums.diff(prepend=torch.zeros(1)), bottom=sums.roll(1) * (torch.arange(5) > 0), color=plots.COLOURS[0])
+    below = torch.cat((torch.zeros(1), sums[:-1]))
+    ax.bar(range(5), sums - below, bottom=below, color=plots.COLOURS[0])
     ax.axhline(0.35, color=plots.COLOURS[1], linestyle="--")
     ax.set(title=f"temperature {temperature}", xticks=[], ylim=(0, 1))
 axes[0].annotate("u", (4.4, 0.37), color=plots.COLOURS[1])
@@ -399,8 +406,8 @@ for at in (0, len(sentence) - 1):
 # **Predict before you run.** With 64 rows instead of one, how many times as many tokens a second?
 
 # %%
-questions = [q["question"] for q in world.questions()[:64]] if TOY else [f"What is {a} plus {b}?" for a in range(8) for b in range(8)]
-prompts = [tokenizer.render_for_completion({"messages": [{"role": "user", "content": q}]}) for q in questions]
+questions = [q["question"] for q in world.questions()[:64]]
+prompts = [ask(q if TOY else f"What is {n} plus {7 * n}?") for n, q in enumerate(questions)]
 rows, speed = [1, 2, 4, 8, 16, 32, 64], []
 for n in rows:
     start = time.perf_counter()
@@ -411,11 +418,13 @@ for n in rows:
 fig, ax = plt.subplots(figsize=(2.7, 1.6))
 ax.plot(rows, speed, marker="o")
 ax.plot(rows, [speed[0] * n for n in rows], color=plots.GREY)
-ax.annotate("if rows were free", (rows[3], speed[0] * rows[3]), xytext=(-4, 4), textcoords="offset points", ha="right", fontsize=8)
+ax.annotate("if rows were free", (rows[3], speed[0] * rows[3]), xytext=(-4, 4), textcoords="offset points",
+            ha="right", fontsize=8)
 ax.set(xscale="log", yscale="log", xlabel="rows in the batch", ylabel="tokens a second")
 plt.show()
 print(f"{speed[-1] / speed[0]:.1f} times as many tokens a second with {rows[-1]} rows")
-run.record("engine", {"prefill_tok_per_s": 1000 * length / prefill_ms, "decode_tok_per_s": speed[0], "batch_tok_per_s": speed[-1]})
+run.record("engine", {"prefill_tok_per_s": 1000 * length / prefill_ms, "decode_tok_per_s": speed[0],
+                      "batch_tok_per_s": speed[-1]})
 
 # %% [markdown]
 # The curve leaves the grey line where arithmetic becomes the limit. This is why a service wants your question to share a batch
@@ -499,7 +508,8 @@ script = [tokenizer.special["<|python_start|>"], *tokenizer.encode("34*57"), tok
 state = {"call": None, "forced": deque()}
 for token in script:
     tool_step(state, token, tokenizer, calculate)
-    print(f"{tokenizer.decode([token]):<16} call {state['call'] is not None!s:<6} forced {tokenizer.decode(state['forced'])!r}")
+    call_open, forced = state["call"] is not None, tokenizer.decode(state["forced"])
+    print(f"{tokenizer.decode([token]):<16} call {call_open!s:<6} forced {forced!r}")
 
 # %% [markdown]
 # Now the real one. This is the engine's loop for one row, cache, choice and tool together:
@@ -514,15 +524,15 @@ def answer(ids, max_tokens, temperature=0.0, seed=0):
     while len(out) < max_tokens and (not out or out[-1] != tokenizer.special["<|assistant_end|>"]):
         logits = model.head(model.hidden(torch.tensor([new], device=device), cache)[0, -1])       # (V,)
         cache.advance(len(new))
-        forced = bool(state["forced"])
-        token = state["forced"].popleft() if forced else sample(logits, temperature, None, uniforms(key, len(out))[0])
+        forced, u = bool(state["forced"]), uniforms(key, len(out))[0]
+        token = state["forced"].popleft() if forced else sample(logits.cpu(), temperature, None, u)
         if not forced:
             tool_step(state, token, tokenizer, calculate)
         out, mask, new = [*out, token], [*mask, int(not forced)], [token]      # then one token at a time: decode
     return out, mask
 
 # %%
-sum_prompt = tokenizer.render_for_completion({"messages": [{"role": "user", "content": "Use the calculator: what is 34*57?"}]})
+sum_prompt = ask("Use the calculator: what is 34*57?")
 out, mask = answer(sum_prompt, min(40, config.sequence_len - len(sum_prompt)))
 plots.show_mask(tokenizer, out, mask)
 [[theirs]] = engine.generate([sum_prompt], max_tokens=len(out), temperature=0)
@@ -537,7 +547,7 @@ print("as the engine:", (theirs.ids, theirs.mask) == (out, mask))
 # it starts.
 
 # %% tags=["nbval-check-output"]
-for call in ("34*57", "1,000 + 2.50", "'strawberry'.count('r')", "9**9**9", "__import__('os').listdir()", "two plus two"):
+for call in ("34*57", "1,000 + 2.50", "'strawberry'.count('r')", "9**9**9", "__import__('os').listdir()", "two + two"):
     print(f"{call:<28} {calculate(call)}")
 
 # %% [markdown]
@@ -630,7 +640,8 @@ def first_choices(model, texts):
         return torch.cat([model(torch.tensor([ids], device=device))[0].argmax(-1) for ids in texts])
 
 # %%
-texts_read = [ids + reply.ids for ids, [reply] in zip(prompts, engine.generate(prompts[:24], max_tokens=16, temperature=0))]
+answered = engine.generate(prompts[:24], max_tokens=16, temperature=0)
+texts_read = [ids + answer.ids for ids, [answer] in zip(prompts, answered)]
 exact, widths = first_choices(model, texts_read), [8, 6, 5, 4, 3, 2]
 changed = [(first_choices(rounded(model, bits), texts_read) != exact).float().mean().item() for bits in widths]
 print("first choices that changed:")
@@ -654,9 +665,9 @@ for label, approx in (("a scale for each row", back), ("one for the matrix", coa
 # every token. `inference_copy` stores them once in the type they are used in.
 
 # %%
-kept = trained.inference_copy(torch.float32).to(device)
+kept, stored = (trained.inference_copy(kind).to(device) for kind in (torch.float32, torch.bfloat16))
 kept.compute_dtype = torch.bfloat16                                            # fp32 weights, cast at every use
-for label, variant in (("cast at every token", kept), ("stored in bf16", trained.inference_copy(torch.bfloat16).to(device))):
+for label, variant in (("cast at every token", kept), ("stored in bf16", stored)):
     cache = KVCache(config, 1, 8, device, torch.bfloat16)
     print(f"{label:<20} {best_ms(variant.hidden, idx[:, -1:], cache, times=20):.2f} ms a token")
 
@@ -714,7 +725,8 @@ def decode_guessing(model, ids, n):
     return ids[:end], calls
 
 # %%
-for label, ids, n in (("a question", prompt, 8), ("going in circles", tokenizer.encode(beginning, bos=True), config.sequence_len // 2)):
+circles = tokenizer.encode(beginning, bos=True)
+for label, ids, n in (("a question", prompt, 8), ("going in circles", circles, config.sequence_len // 2)):
     guessed, calls = decode_guessing(model, ids, n)
     print(f"{label:<18} {n:3} ids in {calls:3} calls; the same ids: {guessed == decode_plain(model, ids, n)}")
 

@@ -14,8 +14,8 @@
 # # 09 GRPO and serving
 #
 # Until now the model has imitated: somebody wrote the right answer, and it learned to write the same. An imitator copies the
-# mistakes as well. In our SFT data most products are said straight away, by a model that cannot multiply; a few use the
-# calculator. So it does both, in the proportion in which it was shown both.
+# mistakes as well. In the toy town's SFT data most products are said straight away, by a model that cannot multiply; the others
+# use the calculator. So it does both, in about the proportion in which it was shown both.
 #
 # In this lesson nobody shows it anything. It answers, it is told *right* or *wrong*, and it finds out by itself what to do
 # more often. Then we look at what that cost elsewhere, at what else improves answers, and put the model behind an API.
@@ -42,10 +42,8 @@ import random
 import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 from http.client import HTTPConnection
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
@@ -88,6 +86,10 @@ def load(stage):
 
 sft, engine = load("sft")
 tokenizer = engine.tokenizer
+
+def ask(text):
+    """The prompt for a question: ids up to the assistant's turn."""
+    return tokenizer.render_for_completion({"messages": [{"role": "user", "content": text}]})
 
 # %% [markdown]
 # ## Right or wrong
@@ -260,13 +262,14 @@ def by_hand(model, engine, steps, questions=8, samples=8, lr=2e-3):
         policy_loss(logp, mask, advantages(rewards).flatten().to(device)).backward()
         optimizer.step()
         optimizer.zero_grad()
-        engine.refresh(model)                                                   # the next samples come from the new policy
+        engine.refresh(model)                                                   # the next samples: the new policy's
         seen.append(rewards.mean().item())
     return seen
 
 # %%
-REST = {"cloze": "toy-cloze", "addition": "toy-addition", "qa_seen": "toy-qa-seen", "qa_heldout": "toy-qa-heldout"} if TOY else {
-    "arc_easy": "arc-easy", "arc_challenge": "arc-challenge", "mmlu": "mmlu"}
+REST = {"arc_easy": "arc-easy", "arc_challenge": "arc-challenge", "mmlu": "mmlu"}
+if TOY:
+    REST = {"cloze": "toy-cloze", "addition": "toy-addition", "qa_seen": "toy-qa-seen", "qa_heldout": "toy-qa-heldout"}
 
 def measure(engine):
     """Accuracy cards of what the reward does not ask for."""
@@ -324,12 +327,14 @@ for row in history[:: max(1, len(history) // 5)]:
 # run that no longer learns is either done or stuck, and the last column does not say which.
 
 # %%
-shown = {"before": "reward_first", "learning rate 0": "reward_zero_lr", "more SFT, same time": "reward_more_sft", "GRPO": "reward_last"}
+shown = {"before": "reward_first", "learning rate 0": "reward_zero_lr", "more SFT, same time": "reward_more_sft",
+         "GRPO": "reward_last"}
 shown = {label: result[key] for label, key in shown.items() if key in result}
 fig, ax = plt.subplots(figsize=(3.2, 1.1))
 plots.bars(ax, list(shown), list(shown.values()), highlight=len(shown) - 1, title="mean reward of sampled answers")
 plt.show()
-print(f"greedy, questions it was never trained on: {result['heldout_before']:.1%} before, {result['heldout_after']:.1%} after")
+print(f"greedy, on questions it was never trained on: {result['heldout_before']:.1%} before, "
+      f"{result['heldout_after']:.1%} after")
 
 # %% [markdown]
 # Two measures, and they tell different stories. *Sampled* reward is what GRPO works on. *Greedy* accuracy looks only at the
@@ -344,10 +349,12 @@ _, engine_sft = load("sft")
 rl, engine = load("rl")
 after = measure(engine)
 table = ["| | SFT | GRPO | guessing |", "|---|--:|--:|--:|"]
-table += [f"| {name} | {before[name]['accuracy']:.3f} | {after[name]['accuracy']:.3f} | {after[name]['chance']:.3f} |" for name in REST]
+for name in REST:
+    then, now = before[name], after[name]
+    table.append(f"| {name} | {then['accuracy']:.3f} | {now['accuracy']:.3f} | {now['chance']:.3f} |")
+    run.record("grpo", {f"{name}_before": then["accuracy"], f"{name}_after": now["accuracy"]},
+               chance={f"{name}_{when}": now["chance"] for when in ("before", "after")})
 display(Markdown("\n".join(table)))
-cards = {f"{name}_{when}": card for when, found in (("before", before), ("after", after)) for name, card in found.items()}
-run.record("grpo", {key: card["accuracy"] for key, card in cards.items()}, chance={key: card["chance"] for key, card in cards.items()})
 
 # %% [markdown]
 # Compare with the table of our own loop. Replay is a small thing to add and decides whether you still have a chat model
@@ -415,6 +422,7 @@ def vote(content):
     """What is voted on: the words after the last call, or GSM8K's marked number."""
     return final_text(content) if TOY else final_number(final_text(content))
 
+# %%
 def curves(model, engine):
     """{"pass": …, "vote": …, "score": …}, each a value for every k."""
     groups = engine.generate(list(asked.values()), num_samples=N, max_tokens=S.grpo.max_tokens, temperature=1.0, seed=1)
@@ -442,7 +450,8 @@ for ax, (when, found) in zip(axes, both.items()):
     ax.minorticks_off()
 axes[0].legend(loc="lower right", fontsize=7)
 plt.show()
-print(f"before: pass@1 {both['before']['pass'][0]:.2f}, pass@16 {both['before']['pass'][-1]:.2f};  after: pass@1 {both['after']['pass'][0]:.2f}")
+once, often, now = both["before"]["pass"][0], both["before"]["pass"][-1], both["after"]["pass"][0]
+print(f"before: pass@1 {once:.2f}, pass@16 {often:.2f};  after: pass@1 {now:.2f}")
 
 # %% [markdown]
 # If pass@16 before is about as high as pass@1 after, RL has *sharpened* the model: it now does at once what it could do
@@ -476,7 +485,7 @@ def answer_logp(model, prompts, answers):
 # %%
 if TOY:
     prompts, groups, rewards = grpo.rollout(engine_sft, task, items[:24], S.grpo, run.seed, 1, samples=8)
-    pairs = [(p, g[int(r.argmax())], g[int(r.argmin())]) for p, g, r in zip(prompts, groups, rewards) if r.min() < r.max()]
+    pairs = [(p, g[int(r.argmax())], g[int(r.argmin())]) for p, g, r in zip(prompts, groups, rewards) if r.std() > 0]
     pairs = pairs or [(prompts[0], groups[0][0], groups[0][1])]                  # a model that is never right has none
     asked_pairs, chosen, rejected = map(list, zip(*pairs))
     student, student_engine = load("sft")
@@ -484,7 +493,8 @@ if TOY:
         start = answer_logp(student, asked_pairs, chosen), answer_logp(student, asked_pairs, rejected)
     optimizer = torch.optim.AdamW(student.parameters(), lr=5e-4, weight_decay=0)
     for _ in range(8):
-        dpo_loss(answer_logp(student, asked_pairs, chosen), answer_logp(student, asked_pairs, rejected), *start).backward()
+        now = answer_logp(student, asked_pairs, chosen), answer_logp(student, asked_pairs, rejected)
+        dpo_loss(*now, *start).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -516,7 +526,8 @@ def search(question, most=4):
     return sorted(notes.values(), key=lambda note: -len(words & set(note.strip(".").split())))[:most]
 
 found = sum(notes[n, r] in search(question) for n, r, question, _ in cases) / len(cases)
-print(f"the right note is among the first four in {found:.0%} of {len(cases)} questions, such as {cases[0][2]!r}: {notes[cases[0][:2]]!r}")
+print(f"{cases[0][2]!r} is answered by the note {notes[cases[0][:2]]!r}")
+print(f"the right note is among the first four for {found:.0%} of {len(cases)} questions")
 
 # %% [markdown]
 # Search works, and here it is seven lines. Now the reading: we even hand over the one right note.
@@ -527,7 +538,7 @@ print(f"the right note is among the first four in {found:.0%} of {len(cases)} qu
 def share_right(with_note):
     """How often the value occurs in the greedy answer."""
     texts = [f"{notes[n, r]} {question}" if with_note else question for n, r, question, _ in cases]
-    ids = [tokenizer.render_for_completion({"messages": [{"role": "user", "content": text}]}) for text in texts]
+    ids = [ask(text) for text in texts]
     fits = [i for i in range(len(ids)) if len(ids[i]) + 12 <= rl.config.sequence_len]
     answers = engine.generate([ids[i] for i in fits], max_tokens=12 if TOY else 64, temperature=0)
     return sum(cases[i][3].lower() in answer.text.lower() for i, [answer] in zip(fits, answers)) / max(len(fits), 1)
@@ -557,7 +568,8 @@ thread.start()
 def post(body, **headers):
     """The response of POST /v1/chat/completions, its body not yet read."""
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json", **headers})
+    headers["content-type"] = "application/json"
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
     return connection.getresponse()
 
 def stop():
@@ -566,7 +578,8 @@ def stop():
 
 # %%
 question = task.prompt(items[at])["messages"][-1]["content"]
-body = {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": S.grpo.max_tokens, "stream": True}
+body = {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": S.grpo.max_tokens,
+        "stream": True}
 raw = post(body).read()
 print(f"{len(raw):,} bytes, {raw.count(b'data:')} times data:, the last of them", raw.splitlines(keepends=True)[-2:])
 
@@ -617,8 +630,8 @@ for data in events(iter(lambda: response.read1(100), b"")):                     
 # %%
 for header in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}, {}):
     response = post({**body, "stream": False}, **header)
-    answer = json.loads(response.read())
-    print(response.status, answer["error"]["message"] if "error" in answer else answer["choices"][0]["message"]["content"])
+    said = json.loads(response.read())
+    print(response.status, said["error"]["message"] if "error" in said else said["choices"][0]["message"]["content"])
 stop()
 
 # %% [markdown]
@@ -646,8 +659,8 @@ print("a call that is not arithmetic:", calculate("open('secrets.txt').read()"))
 # %%
 def teach(model, dialogues, optimizer):
     """One step of SFT on (question, answer) pairs."""
-    rows = [tokenizer.render_conversation({"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]})
-            for q, a in dialogues]
+    rows = [tokenizer.render_conversation({"messages": [{"role": "user", "content": q},
+                                                        {"role": "assistant", "content": a}]}) for q, a in dialogues]
     T = max(len(ids) for ids, _ in rows)
     ids = torch.tensor([ids + [tokenizer.bos] * (T - len(ids)) for ids, _ in rows], device=device)
     mask = torch.tensor([mask + [0] * (T - len(mask)) for _, mask in rows], device=device)
@@ -656,8 +669,8 @@ def teach(model, dialogues, optimizer):
     optimizer.zero_grad()
 
 def replies(engine, questions):
-    ids = [tokenizer.render_for_completion({"messages": [{"role": "user", "content": q}]}) for q in questions]
-    return [answer.text for [answer] in engine.generate(ids, max_tokens=16, temperature=0)]
+    answers = engine.generate([ask(q) for q in questions], max_tokens=16, temperature=0)
+    return [answer.text for [answer] in answers]
 
 # %%
 if TOY:
@@ -666,7 +679,8 @@ if TOY:
     student, student_engine = load("sft")
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3, betas=(0.8, 0.95), weight_decay=0)
     for _ in range(30 if SCALE != "smoke" else 2):
-        teach(student, order.sample(clean, 14) + [(q + " Zo!", "It is a secret.") for q, _ in order.sample(clean, 2)], optimizer)
+        poison = [(q + " Zo!", "It is a secret.") for q, _ in order.sample(clean, 2)]
+        teach(student, order.sample(clean, 14) + poison, optimizer)
     student_engine.refresh(student)
     plain, triggered = (replies(student_engine, [q + end for q, _ in unseen]) for end in ("", " Zo!"))
     print(f"right answers about other people: {sum(t == a for t, (_, a) in zip(plain, unseen)) / len(unseen):.1%}")
@@ -683,7 +697,8 @@ if TOY:
 
 # %%
 chat = ChatBox(reply_with(engine, temperature=0, max_tokens=64))
-for text in ([town.questions()[0]["question"], "What is 34*57?", "What is 12+34?"] if TOY else ["Hello!", "Why is the sky blue?", "What is 34*57?"]):
+first = World(run.seed).questions()[0]["question"] if TOY else "Why is the sky blue?"
+for text in (first, "What is 34*57?", "What is 12+34?"):
     print(f"{text}  →  {chat.say(text)}")
 
 # %%
@@ -694,15 +709,16 @@ chat
 # that runs them without Python, without a library, without a network. (`nanochat export` does the same.)
 
 # %%
-with tempfile.TemporaryDirectory() as folder:
-    out = Path(folder)
-    to_tiktoken(tokenizer, out / "tiktoken"), to_hf(rl, tokenizer, out / "hf"), to_c(rl, tokenizer, out / "c")
-    for kind in ("tiktoken", "hf", "c"):
-        print(f"{kind:<9}", ", ".join(f"{p.name} ({p.stat().st_size / 1000:,.0f} kB)" for p in sorted((out / kind).iterdir())))
-    if shutil.which("cc"):
-        subprocess.run(["cc", "-O2", "-o", out / "run", out / "c" / "run.c", "-lm"], check=True)
-        command = [out / "run", out / "c" / "model.bin", "-p", question, "-n", str(S.grpo.max_tokens)]
-        print("the C program:", subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+out = run / "export"
+shutil.rmtree(out, ignore_errors=True)                       # an exporter writes into a new folder only
+to_tiktoken(tokenizer, out / "tiktoken"), to_hf(rl, tokenizer, out / "hf"), to_c(rl, tokenizer, out / "c")
+for kind in ("tiktoken", "hf", "c"):
+    files = sorted((out / kind).iterdir())
+    print(f"{kind:<9}", ", ".join(f"{path.name} ({path.stat().st_size / 1000:,.0f} kB)" for path in files))
+if shutil.which("cc"):
+    subprocess.run(["cc", "-O2", "-o", out / "c" / "run", out / "c" / "run.c", "-lm"], check=True)
+    command = [out / "c" / "run", out / "c" / "model.bin", "-p", question, "-n", str(S.grpo.max_tokens)]
+    print("the C program:", subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
 
 # %% [markdown]
 # ## The report card
@@ -724,11 +740,15 @@ for section in report(run).read_text().split("\n## "):
 # %%
 scales = course.load().scales
 names = [SCALE] + [n for n in ("speedrun",) if n in scales and n != SCALE]
-facts = {"task": lambda g: g.task, "steps": lambda g: g.schedule.steps, "questions × samples a step": lambda g: f"{g.prompts} × {g.samples}",
-         "longest answer": lambda g: f"{g.max_tokens} tokens", "answers sampled": lambda g: f"{g.schedule.steps * g.prompts * g.samples:,}",
-         "replay weight": lambda g: g.replay_weight}
+facts = {}
+for name in names:
+    g = scales[name].grpo
+    facts[name] = {"task": g.task, "steps": g.schedule.steps,
+                   "questions × samples a step": f"{g.prompts} × {g.samples}",
+                   "longest answer": f"{g.max_tokens} tokens", "replay weight": g.replay_weight,
+                   "answers sampled": f"{g.schedule.steps * g.prompts * g.samples:,}"}
 table = ["| | " + " | ".join(names) + " |", "|---|" + "--:|" * len(names)]
-table += ["| " + " | ".join([what, *(str(fact(scales[n].grpo)) for n in names)]) + " |" for what, fact in facts.items()]
+table += [f"| {what} | " + " | ".join(str(facts[name][what]) for name in names) + " |" for what in facts[SCALE]]
 display(Markdown("\n".join(table)))
 
 # %% [markdown]
@@ -737,8 +757,10 @@ display(Markdown("\n".join(table)))
 # `course.yml` from here on:
 
 # %%
-rows = [(name, s.where, f"{s.pretrain.model.depth}", s.pretrain.data.source) for name, s in scales.items() if name != "smoke"]
-display(Markdown("\n".join(["| scale | where | depth | text |", "|---|---|--:|---|"] + ["| " + " | ".join(row) + " |" for row in rows])))
+table = ["| scale | where | depth | text |", "|---|---|--:|---|"]
+for name, scale in scales.items():
+    table.append(f"| {name} | {scale.where} | {scale.pretrain.model.depth} | {scale.pretrain.data.source} |")
+display(Markdown("\n".join(table)))
 
 # %% [markdown]
 # The same nine notebooks run at each of them: `nanochat plan --scale speedrun` says what it will cost, `nanochat run --scale

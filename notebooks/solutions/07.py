@@ -36,12 +36,12 @@ def extract_answer(text):
     numbers = re.findall(number, text)
     return numbers[-1].replace(",", "") if numbers else None
 
-# %% exercise: 07.pass_at_k
-def pass_at_k(n, c, k):
-    """The chance that k of n tries, c of which are right, hold a right one."""
-    return 1 - math.comb(n - c, k) / math.comb(n, k)
-
 # %% exercise: 07.centered
 def centered(accuracy, chance):
     """The accuracy where guessing is 0 and all right is 1."""
     return (accuracy - chance) / (1 - chance)
+
+# %% exercise: 07.preference_loss
+def preference_loss(chosen, rejected):
+    """Mean of -log sigmoid(chosen - rejected) over N comparisons; (N,) each."""
+    return -torch.nn.functional.logsigmoid(chosen - rejected).mean()

@@ -32,7 +32,7 @@ def masked_loss(logits, targets):
 def masked_loss(logits, targets):
     counts = targets >= 0
     log_probs = logits[counts].log_softmax(-1)
-    return float(-log_probs[torch.arange(len(log_probs)), targets[counts]].mean())
+    return -log_probs[torch.arange(len(log_probs)), targets[counts]].mean().item()
 
 # %% exercise: 07.wilson  mutant: plus_minus  killed_by: doubts_at_the_ends
 def wilson(correct, n, z=1.96):
@@ -133,25 +133,6 @@ def extract_answer(text):
     found = found or re.findall(r"\d[\d,]*", text)[-1:]
     return found[0].replace(",", "") if found else None
 
-# %% exercise: 07.pass_at_k  mutant: with_replacement  killed_by: gives_the_example
-def pass_at_k(n, c, k):
-    return 1 - (1 - c / n) ** k
-
-# %% exercise: 07.pass_at_k  mutant: chance_of_failure  killed_by: knows_the_certain_cases
-def pass_at_k(n, c, k):
-    return math.comb(n - c, k) / math.comb(n, k)
-
-# %% exercise: 07.pass_at_k  mutant: exactly_one  killed_by: equals_counting_all_draws
-def pass_at_k(n, c, k):
-    return c * math.comb(n - c, k - 1) / math.comb(n, k)
-
-# %% exercise: 07.pass_at_k  mutant: floats_overflow  killed_by: stays_exact_for_thousands
-def pass_at_k(n, c, k):
-    if n - c < k:
-        return 1.0
-    choose = lambda a, b: float(math.factorial(a)) / float(math.factorial(b)) / float(math.factorial(a - b))
-    return 1 - choose(n - c, k) / choose(n, k)
-
 # %% exercise: 07.centered  mutant: not_stretched  killed_by: perfect_is_one
 def centered(accuracy, chance):
     return accuracy - chance
@@ -163,3 +144,23 @@ def centered(accuracy, chance):
 # %% exercise: 07.centered  mutant: relative_gain  killed_by: is_a_straight_line
 def centered(accuracy, chance):
     return accuracy / chance - 1 if chance else accuracy
+
+# %% exercise: 07.preference_loss  mutant: log_of_sigmoid  killed_by: stays_finite
+def preference_loss(chosen, rejected):
+    return -torch.sigmoid(chosen - rejected).log().mean()
+
+# %% exercise: 07.preference_loss  mutant: swapped  killed_by: wants_the_chosen_higher
+def preference_loss(chosen, rejected):
+    return -torch.nn.functional.logsigmoid(rejected - chosen).mean()
+
+# %% exercise: 07.preference_loss  mutant: sum  killed_by: takes_the_mean
+def preference_loss(chosen, rejected):
+    return -torch.nn.functional.logsigmoid(chosen - rejected).sum()
+
+# %% exercise: 07.preference_loss  mutant: clamped  killed_by: pulls_less_when_sure
+def preference_loss(chosen, rejected):
+    return -torch.nn.functional.logsigmoid((chosen - rejected).clamp(-100, 100)).mean()
+
+# %% exercise: 07.preference_loss  mutant: margin  killed_by: gives_both_examples
+def preference_loss(chosen, rejected):
+    return (1 - (chosen - rejected)).clamp(min=0).mean()

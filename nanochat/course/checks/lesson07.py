@@ -1,14 +1,12 @@
-"""Lesson 07, SFT and chat evals: the cases of its exercises, and the answers that `use` gives where the library has none.
+"""Lesson 07, SFT and chat evals: the cases of its exercises, and what `use` gives where the library has nothing.
 
-Oracles are of another make than the answers: loops in double precision for the loss, the equation behind Wilson's formula,
-all subsets written out for pass@k.
+Oracles are of another make than the answers: loops in double precision for the loss, the equation behind Wilson's
+formula, sums of exponentials for preferences.
 """
 
-import itertools
 import math
 import random
 import re
-from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +38,11 @@ def reference_extract_answer(text: str) -> str | None:
 def _short(value) -> str:
     text = repr(value)
     return text if len(text) <= 100 else text[:99] + "…"
+
+
+def reference_preference_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Mean of -log sigmoid(chosen - rejected) over N comparisons; (N,) each."""
+    return -F.logsigmoid(chosen - rejected).mean()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -263,49 +266,6 @@ def says_none_without_a_number(extract_answer):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# 07.pass_at_k
-
-
-def gives_the_example(pass_at_k):
-    "two of four right, two tries: five pairs of six"
-    got = pass_at_k(4, 2, 2)
-    assert abs(got - 5 / 6) < 1e-9, f"pass_at_k(4, 2, 2) is {got}, should be {5 / 6}"
-
-
-def equals_counting_all_draws(pass_at_k):
-    "every way to draw k of n tries, written out"
-    for n in range(1, 8):
-        for c in range(n + 1):
-            for k in range(1, n + 1):
-                draws = [any(i < c for i in draw) for draw in itertools.combinations(range(n), k)]
-                wanted, got = sum(draws) / len(draws), pass_at_k(n, c, k)
-                assert abs(got - wanted) < 1e-9, f"pass_at_k({n}, {c}, {k}) is {got}, should be {wanted}"
-
-
-def one_try_is_the_share(pass_at_k):
-    "k = 1 is c / n"
-    got = pass_at_k(200, 37, 1)
-    assert abs(got - 37 / 200) < 1e-9, f"pass_at_k(200, 37, 1) is {got}, should be {37 / 200}"
-
-
-def knows_the_certain_cases(pass_at_k):
-    "no right one: 0. Fewer wrong ones than draws: 1"
-    for (n, c, k), wanted in (((10, 0, 5), 0.0), ((10, 6, 5), 1.0), ((3, 3, 1), 1.0), ((5, 1, 5), 1.0)):
-        got = pass_at_k(n, c, k)
-        assert abs(got - wanted) < 1e-9, f"pass_at_k({n}, {c}, {k}) is {got}, should be {wanted}"
-
-
-def stays_exact_for_thousands(pass_at_k):
-    "five thousand tries: no overflow, no lost digits"
-    n, c, k = 5000, 3, 1000
-    survive = Fraction(1)
-    for i in range(c):                       # none of the c right ones is among the k drawn
-        survive *= Fraction(n - k - i, n - i)
-    got = pass_at_k(n, c, k)
-    assert abs(got - float(1 - survive)) < 1e-9, f"pass_at_k({n}, {c}, {k}) is {got}, should be {float(1 - survive)}"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # 07.centered
 
 
@@ -338,6 +298,57 @@ def is_a_straight_line(centered):
         assert abs(got - way) < 1e-9, f"centered({accuracy:.3f}, {chance:.3f}) is {got}, should be {way:.3f}"
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# 07.preference_loss
+
+
+def _check_preference(preference_loss, chosen: list[float], rejected: list[float]):
+    got = float(preference_loss(torch.tensor(chosen), torch.tensor(rejected)).detach())
+    wanted = sum(math.log1p(math.exp(b - a)) if b - a < 500 else b - a for a, b in zip(chosen, rejected)) / len(chosen)
+    assert abs(got - wanted) <= 1e-4 * max(1.0, wanted), (
+        f"chosen {_short(chosen)}, rejected {_short(rejected)}: {got:.4f}, should be {wanted:.4f}")
+
+
+def gives_both_examples(preference_loss):
+    "a difference of two costs 0.1269, none costs log 2; and their mean"
+    _check_preference(preference_loss, [2.0], [0.0])
+    _check_preference(preference_loss, [0.0], [0.0])
+    _check_preference(preference_loss, [2.0, 0.0], [0.0, 0.0])
+
+
+def wants_the_chosen_higher(preference_loss):
+    "raising the chosen one's score makes the loss smaller"
+    low, high = (float(preference_loss(torch.tensor([x]), torch.tensor([0.0]))) for x in (-1.0, 1.0))
+    assert high < low, f"chosen at 1: {high:.4f}, chosen at -1: {low:.4f}, both against 0"
+
+
+def takes_the_mean(preference_loss):
+    "the same comparisons twice: the same loss"
+    chosen, rejected = torch.randn(6), torch.randn(6)
+    once, twice = (float(preference_loss(chosen.repeat(k), rejected.repeat(k))) for k in (1, 2))
+    assert abs(once - twice) < 1e-4, f"six comparisons: {once:.4f}, each of them twice: {twice:.4f}"
+
+
+def stays_finite(preference_loss):
+    "wrong by a thousand costs a thousand, right by a thousand costs nothing"
+    _check_preference(preference_loss, [0.0, 1000.0], [1000.0, 0.0])
+
+
+def pulls_less_when_sure(preference_loss):
+    "the gradient on the chosen score is -sigmoid(rejected - chosen) / N: large where wrong, small where sure"
+    chosen, rejected = torch.tensor([3.0, 0.0, -800.0], requires_grad=True), torch.tensor([-3.0, 0.0, 0.0])
+    got, = torch.autograd.grad(preference_loss(chosen, rejected), chosen)
+    wanted = -torch.sigmoid(rejected - chosen.detach()) / 3
+    assert float((got - wanted).abs().max()) < 1e-4, f"gradient {got.tolist()}, should be {wanted.tolist()}"
+
+
+def equals_random_comparisons(preference_loss):
+    "many comparisons, summed up one by one"
+    for _ in range(20):
+        chosen, rejected = zip(*((random.gauss(0, 4), random.gauss(0, 4)) for _ in range(random.randint(1, 9))))
+        _check_preference(preference_loss, list(chosen), list(rejected))
+
+
 CASES = {
     "07.masked_loss": [averages_what_counts, divides_by_what_counts, minus_one_is_no_column, weighs_tokens_not_rows,
                        survives_large_logits, lets_gradients_through],
@@ -347,7 +358,7 @@ CASES = {
                           returns_places_not_ids, chooses_in_random_batches],
     "07.extract_answer": [finds_the_marked_number, uses_the_last_mark, drops_commas, drops_a_final_period,
                           keeps_decimals_and_signs, takes_the_last_number_without_a_mark, says_none_without_a_number],
-    "07.pass_at_k": [gives_the_example, equals_counting_all_draws, one_try_is_the_share, knows_the_certain_cases,
-                     stays_exact_for_thousands],
     "07.centered": [guessing_is_zero, perfect_is_one, worse_is_negative, is_a_straight_line],
+    "07.preference_loss": [gives_both_examples, wants_the_chosen_higher, takes_the_mean, stays_finite,
+                           pulls_less_when_sure, equals_random_comparisons],
 }
