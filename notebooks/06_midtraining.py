@@ -31,6 +31,7 @@ SEED = 0
 # %% tags=["setup"]
 from nanochat import course
 from nanochat.course import check, use
+
 S = course.scale(SCALE)
 run = course.open_run(SCALE, RUN, SEED)
 course.environment(S, run)
@@ -50,7 +51,8 @@ from nanochat.data.packing import Document, write_rows
 from nanochat.engine import Engine
 from nanochat.evals import evaluate_completion, evaluate_task
 from nanochat.runtime import pick_device, pick_dtype, world
-from nanochat.tasks import load_task, split_calls as library_split_calls
+from nanochat.tasks import load_task
+from nanochat.tasks import split_calls as library_split_calls
 from nanochat.tasks.real import choice_prompt as library_choice_prompt
 from nanochat.train.chat_stage import mixture
 from nanochat.train.checkpoint import load_model
@@ -473,14 +475,14 @@ print(f"{(shade == 1).mean():.0%} learned, {(shade == 0.3).mean():.0%} read, {(s
 def short_midtraining(shares, marks, exams, rows=8):
     """Train a copy of the base model on `shares`; at the steps in `marks` -> [(step, accuracy, …)]."""
     model, _, _ = load_model(run, "base")
-    model.compute_dtype = pick_dtype(device, S.machine.dtype)
-    optimizer, examiner = MuonAdamW(model, S.midtrain.optim, world(device)), Engine(model, tokenizer)
+    model.to(device).compute_dtype = pick_dtype(device, S.machine.dtype)
+    optimizer, examiner = MuonAdamW(model, S.midtrain.optim, world(S.machine.device)), Engine(model, tokenizer)
     loader, kept = chat_loader(mixture(shares, run, "train", run.seed), tokenizer, rows=rows, sequence_len=T), []
     for step in range(max(marks) + 1):
         if step in marks:
             examiner.refresh(model)
             kept.append((step, *(evaluate_completion(examiner, exam, max_items=60)["accuracy"] for exam in exams)))
-        inputs, targets = (torch.from_numpy(array) for array in loader.next())      # (rows, T) each
+        inputs, targets = (torch.from_numpy(array).to(device) for array in loader.next())      # (rows, T) each
         model(inputs, targets).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -515,8 +517,8 @@ if forgetting:
 # %% [markdown]
 # Both lose at first: the learning rate starts high again, and the weights are shaken. With old text the loss of
 # knowledge slows down, and as the rate falls over the whole stage it comes back. Without old text the curves go to
-# the floor. Nothing *told* the model that the town has changed. The same weights are simply pulled elsewhere, and
-# nothing pulls them back.
+# the floor. Nothing *told* the model that the town has changed. The same weights are pulled elsewhere, and nothing
+# pulls them back.
 #
 # This is *catastrophic forgetting*, and the remedy is called *replay*: keep some of the old data in the mixture.
 # (When this course was designed, one stage of 250 steps without replay left 5 % of the facts and no sum; with it, all

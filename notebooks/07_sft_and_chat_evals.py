@@ -31,6 +31,7 @@ SEED = 0
 # %% tags=["setup"]
 from nanochat import course
 from nanochat.course import check, use
+
 S = course.scale(SCALE)
 run = course.open_run(SCALE, RUN, SEED)
 course.environment(S, run)
@@ -425,9 +426,9 @@ table(["answer ends", "yours", "the library's `final_number`"],
 def judge_here(program):
     """Run an answer and its tests right here."""
     try:
-        exec(program, {})
+        exec(program, {})                # noqa: S102  this is the wrong turn
         return True
-    except Exception:
+    except Exception:                    # noqa: BLE001
         return False
 
 
