@@ -71,7 +71,7 @@ def test_a_corrupt_shard_is_named(smoke, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(smoke, folder)
     shutil.rmtree(folder / "base")
-    shard = sorted((folder / "data" / "text").glob("*.parquet"))[0]
+    shard = min((folder / "data" / "text").glob("*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-100])
     done = nanochat("run", "--scale", "smoke", "--run", str(folder), "--seed", "7", "--from", "05", "--until", "05")
     assert done.returncode == 1 and shard.name in done.stdout + done.stderr
