@@ -12,8 +12,12 @@ class Milestone:
     evidence: str
 
 
-def reached(results: dict[str, float], chance: dict[str, float]) -> list[Milestone]:
-    """The milestones that this run's metrics can judge, in the order in which a model grows up."""
+def reached(results: dict[str, float], chance: dict[str, float], toy: bool) -> list[Milestone]:
+    """The milestones that this run's metrics can judge, in the order in which a model grows up.
+
+    `toy`: the run read the toy world. Its CORE has the format of the real one and nine easy tasks, so that no figure of
+    another model may stand beside it.
+    """
     found = []
 
     def judge(title: str, keys: tuple[str, ...], test, evidence: str) -> None:
@@ -34,7 +38,8 @@ def reached(results: dict[str, float], chance: dict[str, float]) -> list[Milesto
         lambda a: a >= 0.85,
         "{0:.1%} of held-out sums (85% wanted)",
     )
-    judge("Passes GPT-2", ("base.core",), lambda a: a > GPT2_CORE, f"CORE {{0:.4f}} against {GPT2_CORE}")
+    if not toy:
+        judge("Passes GPT-2", ("base.core",), lambda a: a > GPT2_CORE, f"CORE {{0:.4f}} against {GPT2_CORE}")
     judge(
         "Answers in a chat",
         ("sft.qa_seen_acc",),

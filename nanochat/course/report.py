@@ -25,6 +25,12 @@ STAGES = ("char_rnn", "base", "mid", "sft", "grpo")
 TITLES = {"char_rnn": "RNN", "base": "base", "mid": "mid", "sft": "SFT", "grpo": "GRPO"}
 FOLDERS = {"char_rnn": "char_rnn", "base": "base", "mid": "mid", "sft": "sft", "grpo": "rl"}  # where the metrics lie
 
+TOY_NOTE = """
+
+This is the toy world: `core` has the format of CORE with nine easy tasks about the town, and `chatcore` the formula of ChatCORE
+over the tasks that were trained. Neither stands beside a figure of another model. Bits per byte of base and RNN are on the same
+text; those of mid and SFT count the assistant's words in mixtures of their own."""
+
 
 def report(run: Run) -> Path:
     """Write report.md, report.json and plots/ into the run's folder; returns the path of report.md.
@@ -39,8 +45,8 @@ def report(run: Run) -> Path:
     sections = [
         f"# Report card: {run.name}",
         _headline(course, run, results),
-        "## Milestones\n\n" + _milestones(reached(results, run.chance())),
-        "## What each stage scores\n\n" + _stage_table(results, run.chance()),
+        "## Milestones\n\n" + _milestones(reached(results, run.chance(), is_toy(course, run))),
+        "## What each stage scores\n\n" + _stage_table(results, run.chance()) + (TOY_NOTE if is_toy(course, run) else ""),
         *([f"## Curves\n\n{pictures}"] if pictures else []),
         "## What it took\n\n" + _costs(course, run, results),
         "## The exam\n\n" + _exam(course),
@@ -72,8 +78,13 @@ def is_accuracy(name: str) -> bool:
     return name.endswith("_acc")
 
 
+def is_toy(course: Course, run: Run) -> bool:
+    """Whether the run read the toy world."""
+    return course.scale(run.scale).pretrain.data.source == "toy"
+
+
 def _headline(course: Course, run: Run, results: dict) -> str:
-    done = reached(results, run.chance())
+    done = reached(results, run.chance(), is_toy(course, run))
     scale = course.scale(run.scale)
     total = results.get("time.total_s")
     took = f", {duration(total)} of notebooks" if total else ""
