@@ -19,7 +19,7 @@ HEADLESS = {
     "PYTHONHASHSEED": "0",
     "COURSE_HEADLESS": "1",
 }  # a kernel nobody watches: sets keep their order, plots draw once
-QUIET_KERNEL = ["--IPKernelApp.log_level=ERROR"]         # kernels warn on our terminal otherwise
+QUIET_KERNEL = ["--IPKernelApp.log_level=CRITICAL"]      # kernels warn on our terminal otherwise, at every shutdown
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
