@@ -657,7 +657,7 @@ plt.show()
 # %% [markdown]
 # A trained model is tall where the generator threw its dice, at a name and at the digits left of `=`, and flat where
 # the world leaves no choice: the last word about a person, the digits after `=`. That flatness is knowledge. (If the
-# bar at the closing `<|bos|>` is tall, the model did not expect so short a document there: see question 1.)
+# bar at the closing `<|bos|>` is tall, the model did not expect so short a document there: that is question 1.)
 #
 # ## Ask it
 #
@@ -952,8 +952,8 @@ display(Markdown("\n".join("| " + " | ".join(row) + " |" for row in rows)))
 #
 # ## Questions
 #
-# 1. Best fit puts long documents first in a row and short ones last, yet every prompt stands first. What did that do
-#    to the bars of surprise? How would you repair it?
+# 1. Best fit finds long documents first, yet every prompt stands at the start of a row and is short. `packing.py` lays
+#    the pieces of a row out by lot. What would the bars of surprise look like if it did not?
 # 2. The untrained model's bits per byte are below 8. Why is that no knowledge?
 # 3. `choose` favours endings with many predictable tokens. Invent an item that it gets wrong for that reason.
 # 4. On *training* text a model can get below the floor. How, and would you notice?

@@ -47,7 +47,7 @@ from IPython.display import Markdown, display
 
 from nanochat.course import plots
 from nanochat.data import BestFitPad, World, chat_loader
-from nanochat.data.packing import Document, write_rows
+from nanochat.data.packing import Document, lot, write_rows
 from nanochat.engine import Engine
 from nanochat.evals import evaluate_completion, evaluate_task
 from nanochat.runtime import pick_device, pick_dtype, world
@@ -440,9 +440,15 @@ check("06.lay_out")
 # %% tags=["use:06.lay_out"]
 lay_out = use("06.lay_out")
 
+# %% [markdown]
+# In which order do the pieces of a row lie? Best fit hands out the longest first. If rows were laid out like that, none
+# would begin with a short piece, while every prompt stands at the start of its row and is short. So the library draws
+# lots: it sorts the pieces by a checksum, which is as good as chance and needs no memory.
+
 # %%
 some = range(0, len(rows), max(1, len(rows) // 24))                  # two dozen rows from all over
-laid = [lay_out([(d.ids, d.mask) for d in rows[i]], T + 1, tokenizer.bos) for i in some]
+by_lot = [[d for d, _ in sorted(((d, len(d.ids)) for d in rows[i]), key=lot)] for i in some]
+laid = [lay_out([(d.ids, d.mask) for d in row], T + 1, tokenizer.bos) for row in by_lot]
 inputs, targets = (np.stack(arrays) for arrays in zip(*laid))        # (rows, T) each
 theirs = write_rows([library_rows[i] for i in some], T + 1, tokenizer.bos)
 print("as the library's:", np.array_equal(inputs, theirs[0]) and np.array_equal(targets, theirs[1]))

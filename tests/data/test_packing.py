@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.data.packing import BestFitCrop, BestFitPad, Document, write_rows
+from nanochat.data.packing import BestFitCrop, BestFitPad, Document, lot, write_rows
 
 CAPACITY = 12
 lengths = st.lists(st.integers(1, 20), max_size=60)
@@ -86,7 +86,24 @@ def test_targets_are_the_next_tokens_where_the_mask_says_so(lengths, random):
         rows.append(row)
     inputs, targets = write_rows(rows, CAPACITY, pad=0)
     for row, ids, wanted in zip(rows, inputs, targets):
-        stream = [(int(i), int(m)) for document, _ in row for i, m in zip(document.ids, document.mask)]
+        stream = [(int(i), int(m)) for document, _ in sorted(row, key=lot) for i, m in zip(document.ids, document.mask)]
         stream += [(0, 0)] * (CAPACITY - len(stream))
         assert ids.tolist() == [i for i, _ in stream[:-1]]
         assert wanted.tolist() == [i if m else -1 for i, m in stream[1:]]
+
+
+def test_the_order_in_a_row_is_drawn_by_lot_and_a_cut_document_comes_last():
+    rng = np.random.default_rng(0)
+    source = iter(documents(list(rng.integers(2, CAPACITY, size=400))))
+    packer, firsts, cut = BestFitCrop(CAPACITY, 20), [], 0
+    for _ in range(100):
+        row = packer.row(lambda: next(source, None))
+        laid = sorted(row, key=lot)
+        partial = [take < len(document.ids) for document, take in laid]
+        assert sum(partial) <= 1 and not any(partial[:-1])
+        cut += sum(partial)
+        whole = [len(document.ids) for document, take in laid if take == len(document.ids)]
+        if len(set(whole)) > 1:
+            firsts.append(whole[0] == max(whole))
+    assert cut > 0 and len(firsts) > 20
+    assert 0.2 < np.mean(firsts) < 0.8        # best fit alone would give 1
