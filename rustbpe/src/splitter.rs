@@ -53,13 +53,18 @@ impl Splitter {
     /// Calls `take` with each chunk of `text`, left to right. As `findall` does, skips what no branch matches
     /// (nothing, for the GPT-4 family). Fails only where the regex engine gives up.
     pub fn split<'t>(&self, text: &'t str, mut take: impl FnMut(&'t str)) -> Result<(), String> {
+        self.spans(text, |start, end| take(&text[start..end]))
+    }
+
+    /// The same as byte offsets: where each chunk starts and ends.
+    pub fn spans(&self, text: &str, mut take: impl FnMut(usize, usize)) -> Result<(), String> {
         match &self.kind {
             Kind::Gpt4 { digits, whole_tail } => {
                 let scan = Scan { text, classes: Classes::get(), digits: *digits, whole_tail: *whole_tail };
                 let mut start = 0;
                 while start < text.len() {
                     let end = scan.chunk_end(start);
-                    take(&text[start..end]);
+                    take(start, end);
                     start = end;
                 }
             }
@@ -67,7 +72,7 @@ impl Splitter {
                 for found in regex.find_iter(text) {
                     let found = found.map_err(|e| format!("the split pattern failed on this text: {e}"))?;
                     if !found.as_str().is_empty() {
-                        take(found.as_str());
+                        take(found.start(), found.end());
                     }
                 }
             }
