@@ -1,58 +1,259 @@
 //! A corpus to its distinct chunks and how often each occurs: all that training needs to know of the text.
 //!
-//! Texts arrive in batches. Each thread counts into its own map over its share of the texts; the maps are added up at
-//! the end. Sums do not depend on who counted what, so neither does anything that follows.
+//! Texts arrive in batches. Each thread counts into its own table over its share of the texts; the tables are added up
+//! at the end. Sums do not depend on who counted what, so neither does anything that follows.
+//!
+//! A corpus has far more distinct chunks than the processor's caches hold, so nearly every chunk would wait for memory.
+//! Hence a flat table whose slot is half a cache line with the chunk itself inside, and a queue: a chunk's slot is
+//! fetched when the chunk is found, and touched only some hundred chunks later, when it has arrived.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustc_hash::FxHashMap;
-
 use crate::splitter::Splitter;
 
-type Counts = FxHashMap<Box<[u8]>, u64>;
+const QUEUE: usize = 256; // chunks between fetching a slot and touching it
+const INLINE: usize = 15; // bytes that fit into a slot beside their number
+const LONG: u64 = 1 << 63; // in key[1]: the slot is a long chunk's
+
+/// The distinct chunks with their counts, the most frequent first.
+pub struct Chunks {
+    bytes: Vec<u8>,
+    each: Vec<(u64, u32)>, // count and length
+}
+
+impl Chunks {
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        let mut rest = self.bytes.as_slice();
+        self.each.iter().map(move |&(count, length)| {
+            let (chunk, tail) = rest.split_at(length as usize);
+            rest = tail;
+            (chunk, count)
+        })
+    }
+}
 
 pub struct Counter<'s> {
     splitter: &'s Splitter,
-    maps: Vec<Counts>, // one a thread
+    tables: Vec<Table>, // one a thread
 }
 
 impl<'s> Counter<'s> {
     pub fn new(splitter: &'s Splitter, threads: usize) -> Counter<'s> {
-        Counter { splitter, maps: vec![Counts::default(); threads.max(1)] }
+        Counter { splitter, tables: (0..threads.max(1)).map(|_| Table::new()).collect() }
     }
 
     pub fn add<T: AsRef<str> + Sync>(&mut self, texts: &[T]) -> Result<(), String> {
         let (splitter, next) = (self.splitter, &AtomicUsize::new(0));
-        let count = |counts: &mut Counts| -> Result<(), String> {
+        let count = |table: &mut Table| -> Result<(), String> {
             while let Some(text) = texts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                splitter.split(text.as_ref(), |chunk| add(counts, chunk.as_bytes(), 1))?;
+                let text = text.as_ref();
+                splitter.spans(text, |start, end| table.see(text.as_bytes(), start, end))?;
             }
             Ok(())
         };
-        let (own, others) = self.maps.split_first_mut().expect("at least one thread");
+        let (own, others) = self.tables.split_first_mut().expect("at least one thread");
+        let helpers = others.len().min(texts.len().saturating_sub(1));
         std::thread::scope(|scope| {
-            let threads: Vec<_> = others.iter_mut().map(|counts| scope.spawn(|| count(counts))).collect();
+            let threads: Vec<_> = others[..helpers].iter_mut().map(|table| scope.spawn(|| count(table))).collect();
             let mine = count(own);
             threads.into_iter().map(|t| t.join().expect("counting does not panic")).fold(mine, Result::and)
         })
     }
 
-    /// The distinct chunks with their counts, in no particular order.
-    pub fn finish(self) -> Vec<(Box<[u8]>, u64)> {
-        let mut maps = self.maps.into_iter();
-        let mut total = maps.next().unwrap_or_default();
-        for (chunk, count) in maps.flatten() {
-            *total.entry(chunk).or_default() += count;
+    pub fn finish(self) -> Chunks {
+        let mut tables = self.tables.into_iter();
+        let mut total = tables.next().expect("at least one thread");
+        total.drain();
+        for mut table in tables {
+            table.drain();
+            total.absorb(&table);
         }
-        total.into_iter().collect()
+        total.chunks()
     }
 }
 
-fn add(counts: &mut Counts, chunk: &[u8], count: u64) {
-    match counts.get_mut(chunk) {
-        Some(known) => *known += count,
-        None => {
-            counts.insert(chunk.into(), count);
+/// A short chunk's `key` is its bytes, zeros, and its length in the last byte. A long chunk's is its hash and its length
+/// with the LONG bit; its bytes are in the arena.
+#[derive(Clone, Copy, Default)]
+#[repr(align(32))] // two slots a cache line, none across two
+struct Slot {
+    key: [u64; 2],
+    count: u64, // 0: empty
+    place: u64, // of a long chunk in the arena
+}
+
+struct Table {
+    slots: Vec<Slot>, // a power of two of them; a chunk is in the first free slot from its hash on
+    used: usize,
+    arena: Vec<u8>,
+    queue: Vec<[u64; 2]>,
+}
+
+impl Table {
+    fn new() -> Table {
+        Table { slots: vec![Slot::default(); 1 << 12], used: 0, arena: Vec::new(), queue: Vec::with_capacity(QUEUE) }
+    }
+
+    /// Counts the chunk `text[start..end]`, soon.
+    #[inline]
+    fn see(&mut self, text: &[u8], start: usize, end: usize) {
+        if end - start > INLINE {
+            return self.add_long(&text[start..end], 1);
+        }
+        let key = short_key(text, start, end - start);
+        prefetch(&self.slots, self.home(key));
+        self.queue.push(key);
+        if self.queue.len() == QUEUE {
+            self.drain();
         }
     }
+
+    fn drain(&mut self) {
+        let queue = std::mem::take(&mut self.queue);
+        for &key in &queue {
+            self.add_short(key, 1);
+        }
+        self.queue = queue;
+        self.queue.clear();
+    }
+
+    #[inline]
+    fn add_short(&mut self, key: [u64; 2], count: u64) {
+        let i = self.find(key, |_| true);
+        if self.slots[i].count != 0 {
+            self.slots[i].count += count;
+        } else {
+            self.insert(i, Slot { key, count, place: 0 });
+        }
+    }
+
+    #[cold]
+    fn add_long(&mut self, chunk: &[u8], count: u64) {
+        let key = [long_hash(chunk), chunk.len() as u64 | LONG];
+        let i = self.find(key, |slot| self.long_chunk(slot) == chunk);
+        if self.slots[i].count != 0 {
+            self.slots[i].count += count;
+        } else {
+            let place = self.arena.len() as u64;
+            self.arena.extend_from_slice(chunk);
+            self.insert(i, Slot { key, count, place });
+        }
+    }
+
+    fn long_chunk(&self, slot: &Slot) -> &[u8] {
+        &self.arena[slot.place as usize..][..(slot.key[1] & !LONG) as usize]
+    }
+
+    /// The slot with this key, or the empty one where it belongs. Never full, so the search ends.
+    #[inline]
+    fn find(&self, key: [u64; 2], same: impl Fn(&Slot) -> bool) -> usize {
+        let mut i = self.home(key);
+        loop {
+            let slot = &self.slots[i];
+            if slot.count == 0 || (slot.key == key && same(slot)) {
+                return i;
+            }
+            i = (i + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    #[inline]
+    fn home(&self, key: [u64; 2]) -> usize {
+        fold(key[0] ^ 0x9E37_79B9_7F4A_7C15, key[1] ^ 0xD1B5_4A32_D192_ED03) as usize & (self.slots.len() - 1)
+    }
+
+    /// Fills an empty slot; doubles the table when it is five eighths full.
+    #[cold]
+    fn insert(&mut self, i: usize, slot: Slot) {
+        self.slots[i] = slot;
+        self.used += 1;
+        if self.used * 8 > self.slots.len() * 5 {
+            let new = vec![Slot::default(); self.slots.len() * 2];
+            let old = std::mem::replace(&mut self.slots, new);
+            for slot in old.into_iter().filter(|slot| slot.count != 0) {
+                let i = self.find(slot.key, |_| false); // all are distinct: any empty slot will do
+                self.slots[i] = slot;
+            }
+        }
+    }
+
+    fn absorb(&mut self, other: &Table) {
+        for group in other.slots.chunks(64) {
+            for slot in group {
+                prefetch(&self.slots, self.home(slot.key));
+            }
+            for slot in group.iter().filter(|slot| slot.count != 0) {
+                match slot.key[1] & LONG {
+                    0 => self.add_short(slot.key, slot.count),
+                    _ => self.add_long(other.long_chunk(slot), slot.count),
+                }
+            }
+        }
+    }
+
+    fn chunks(self) -> Chunks {
+        let filled = self.slots.iter().enumerate().filter(|(_, slot)| slot.count != 0);
+        let mut order: Vec<(u64, usize)> = filled.map(|(i, slot)| (slot.count, i)).collect();
+        order.sort_unstable_by(|a, b| b.cmp(a));
+        let (mut bytes, mut each) = (Vec::new(), Vec::with_capacity(order.len()));
+        for (count, i) in order {
+            let slot = &self.slots[i];
+            let before = bytes.len();
+            match slot.key[1] & LONG {
+                0 => {
+                    let [low, high] = slot.key.map(u64::to_le_bytes);
+                    let length = high[7] as usize;
+                    bytes.extend_from_slice(&[low, high].concat()[..length]);
+                }
+                _ => bytes.extend_from_slice(self.long_chunk(slot)),
+            }
+            each.push((count, (bytes.len() - before) as u32));
+        }
+        Chunks { bytes, each }
+    }
 }
+
+/// Most chunks stand at least 16 bytes before the end of their text: those are one load and a mask.
+#[inline]
+fn short_key(text: &[u8], start: usize, length: usize) -> [u64; 2] {
+    let whole = match text[start..].first_chunk::<16>() {
+        Some(bytes) => u128::from_le_bytes(*bytes) & ((1 << (8 * length)) - 1),
+        None => {
+            let mut bytes = [0; 16];
+            bytes[..length].copy_from_slice(&text[start..start + length]);
+            u128::from_le_bytes(bytes)
+        }
+    };
+    [whole as u64, (whole >> 64) as u64 | (length as u64) << 56]
+}
+
+fn long_hash(chunk: &[u8]) -> u64 {
+    chunk.chunks(8).fold(chunk.len() as u64, |hash, piece| {
+        let mut bytes = [0; 8];
+        bytes[..piece.len()].copy_from_slice(piece);
+        fold(hash ^ u64::from_le_bytes(bytes) ^ 0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03)
+    })
+}
+
+/// One 64×64→128 multiply, folded: every bit of the result depends on all of `a` and `b`.
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product >> 64) as u64 ^ product as u64
+}
+
+/// Asks for the cache line of `slice[i]` without waiting for it; no harm if there is none.
+#[inline]
+pub fn prefetch<T>(slice: &[T], i: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing a program can see and never faults, whatever the address.
+    unsafe {
+        use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+        _mm_prefetch(slice.as_ptr().wrapping_add(i).cast(), _MM_HINT_T0);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (slice, i);
+}
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ pub enum Class {
 pub struct Classes {
     page_of: Vec<u16>,
     pages: Vec<[Class; 256]>,
+    ascii: [Class; 128],
 }
 
 impl Classes {
@@ -39,6 +40,12 @@ impl Classes {
     pub fn of(&self, c: char) -> Class {
         let c = c as usize;
         self.pages[self.page_of[c >> 8] as usize][c & 255]
+    }
+
+    /// The class of a byte below 0x80, which is a character of its own.
+    #[inline]
+    pub fn of_ascii(&self, byte: u8) -> Class {
+        self.ascii[(byte & 127) as usize]
     }
 
     fn build() -> Classes {
@@ -59,7 +66,8 @@ impl Classes {
                 (pages.len() - 1) as u16
             }));
         }
-        Classes { page_of, pages }
+        let ascii = flat[..128].try_into().expect("128 characters");
+        Classes { page_of, pages, ascii }
     }
 }
 

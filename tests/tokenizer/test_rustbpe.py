@@ -61,6 +61,30 @@ def test_any_number_of_threads_learns_the_same(corpus):
     assert one == two == four
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.one_of(runs, texts), max_size=6), st.integers(2, 5))
+def test_any_number_of_threads_learns_the_same_from_runs_and_ties(texts, threads):
+    one, many = (Rust.train_from_iterator(texts, 300, threads=n).merges() for n in (1, threads))
+    assert one == many
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(1, 300))
+def test_chunks_of_all_lengths_are_counted(lengths, times):
+    # up to 15 bytes lie in the table itself, longer ones beside it
+    texts = ["".join(chr(97 + i % 3) for i in range(length)) for length in lengths] * times
+    expected = taught(texts[: len(lengths)], 280, r"(?s).+")
+    assert Rust.train_from_iterator(texts, 280, r"(?s).+", threads=2).merges() == expected
+
+
+def test_a_vocabulary_is_the_beginning_of_every_larger_one(corpus):
+    # how many merges are wanted decides below which count pairs are not tracked; it must not decide the merges
+    sizes = (256, 257, 260, 300, 700, 3000)
+    merges = [Rust.train_from_iterator([corpus], size, threads=1).merges() for size in sizes]
+    assert all(larger[: len(smaller)] == smaller for smaller, larger in pairwise(merges))
+    assert [len(some) for some in merges[:5]] == [size - 256 for size in sizes[:5]]
+
+
 def test_texts_do_not_merge_with_each_other():
     assert Rust.train_from_iterator(["a", "b"] * 50, 300).merges() == []
 

@@ -6,6 +6,7 @@ import pytest
 import regex
 import tiktoken_ext.openai_public
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from odd_text import texts
 
 import rustbpe
@@ -32,6 +33,28 @@ def test_splits_as_the_regex_package_does(pattern, text):
     chunks = rustbpe.split(text, pattern)
     assert chunks == [match.group() for match in regex.finditer(pattern, text)]
     assert "".join(chunks) == text
+
+
+ASCII = ["a", "Word", "don't", "'s", "'LL", "'", "12", "12345678", ".", "...", "<|", "é", "中"]
+ASCII += [" ", "  ", "\t", "\n", "\r\n", " \n ", "\n    "]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+@settings(max_examples=300, deadline=None)
+@given(pieces=st.lists(st.tuples(st.sampled_from(ASCII), st.integers(1, 70)), max_size=12))
+def test_splits_as_the_regex_package_does_where_64_bytes_are_read_at_once(pattern, pieces):
+    # long runs cross the borders of the windows at every offset
+    text = "".join(piece * (times if times > 50 else times % 4) for piece, times in pieces)
+    assert rustbpe.split(text, pattern) == [match.group() for match in regex.finditer(pattern, text)]
+
+
+@pytest.mark.parametrize("pattern", [SPLIT_PATTERN(2), CL100K], ids=["nanochat", "cl100k"])
+def test_a_run_of_any_length_is_cut_as_the_regex_package_cuts_it(pattern):
+    for piece in (" ", "\n", "\t", " \n", "a", "1", ".", "'", "'s", "don't ", ".\n"):
+        for length in range(1, 140):
+            for end in ("", "x", " x", "7", "!", "\n", "é"):
+                text = piece * length + end
+                assert rustbpe.split(text, pattern) == regex.findall(pattern, text)
 
 
 @pytest.mark.parametrize("pattern", [SPLIT_PATTERN(2), CL100K], ids=["nanochat", "cl100k"])
