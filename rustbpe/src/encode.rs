@@ -57,6 +57,7 @@ impl Encoder {
         Ok(Encoder { splitter, vocab, caches, byte, whole, longest, two, inside, joins })
     }
 
+    /// The ids of `text`. An error only where the regex engine of an unusual pattern gives up, or 4 GB are one chunk.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
         let mut ids = Vec::with_capacity(text.len() / 3 + 8);
         self.caches.lend(&self.vocab, |cache| self.append(text, cache, &mut ids)).map(|()| ids)
