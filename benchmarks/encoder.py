@@ -5,11 +5,13 @@
 The same ranks for all (cl100k where tiktoken can get it, and a vocabulary of our own, trained here), documents one by one,
 one thread; then a batch on one thread and on two. All variants take turns, each once a round; medians over the rounds.
 "cold" is a tokenizer that has seen no text. Ids are compared document by document, in full. What runs on one thread is
-measured in processor time, which other work on the machine blurs less; batches in wall time, which `load` may spoil.
+measured in processor time, which other work on the machine blurs less; batches in wall time: read their ratio beside
+`control`, what two threads gain over one in hashing, at the same time. Where that is not near 2, the machine is busy.
 Writes benchmarks/results/encoder.json.
 """
 
 import argparse
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -17,6 +19,7 @@ import platform
 import random
 import statistics
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -69,6 +72,16 @@ def seconds(work, clock=time.process_time) -> float:
     return clock() - begin
 
 
+def hashing(threads: int) -> None:
+    """The same work for any number of threads, which share nothing."""
+    data = bytes(32_000_000 // threads)
+    workers = [threading.Thread(target=lambda: hashlib.sha256(data).digest()) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
 def compare(
     name: str, theirs: tiktoken.Encoding, texts: list[str], rounds: int, hf: tokenizers.Tokenizer | None
 ) -> dict:
@@ -76,6 +89,7 @@ def compare(
     build = lambda: rustbpe.Tokenizer(theirs._mergeable_ranks, theirs._pat_str)
     ours, size = build(), sum(len(text.encode()) for text in texts) / 1e6
     few = texts[: len(texts) // 20 + 1]  # the slowest gets a sample: its speed does not depend on how much
+    control = {1: [], 2: []}
     few_size = sum(len(text.encode()) for text in few) / 1e6
     variants = {
         "numpy": lambda: [ours.encode_to_numpy(text) for text in texts],
@@ -91,6 +105,8 @@ def compare(
     for _ in range(rounds):
         fresh = build()
         times["numpy, cold"].append(seconds(lambda fresh=fresh: [fresh.encode_to_numpy(text) for text in texts]))
+        for threads, taken in control.items():
+            taken.append(seconds(lambda threads=threads: hashing(threads), time.perf_counter))
         for variant, work in variants.items():
             clock = time.perf_counter if variant.startswith("batch") else time.process_time
             times[variant].append(seconds(work, clock))
@@ -106,6 +122,7 @@ def compare(
             "numpy, cold, to tiktoken's": round(speed["numpy, cold"] / speed["tiktoken numpy"], 2),
             "list to tiktoken's": round(speed["list"] / speed["tiktoken list"], 2),
             "two threads to one": round(speed["batch, 2 threads"] / speed["batch, 1 thread"], 2),
+            "control": round(statistics.median(control[1]) / statistics.median(control[2]), 2),
         },
         "hostile MB/s": {
             kind: round(len(text.encode()) / 1e6 / seconds(lambda text=text: ours.encode_to_numpy(text)), 1)

