@@ -58,12 +58,17 @@ class Tokenizer:
         """The ids of `text`."""
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
-        """The ids of `text` as uint32 (n,): several times faster than a list on long texts."""
+        """The ids of `text` as uint32 (n,): faster than a list, and half its memory.
+
+        The GIL is released while a text of more than 4 kB is encoded, here and in `encode`.
+        """
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """(ids, offsets): all ids in a row, uint32, and int64 (len(texts) + 1,).
 
-        Text i is ids[offsets[i]:offsets[i + 1]].
+        Text i is ids[offsets[i]:offsets[i + 1]]. The result is the same for any number of `threads`, which take the
+        texts in blocks of 128 kB: less text than that is encoded by one. Each thread in use keeps a cache of 9 MB.
+        With the 256 bytes as the only tokens, ["hi", "", "!"] gives ids [104, 105, 33] and offsets [0, 2, 2, 3].
         """
 
     def decode(self, ids: Iterable[int]) -> str:

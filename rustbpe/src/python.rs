@@ -2,16 +2,14 @@
 //! all real work happens in the other files, with the GIL released where that pays.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString};
 
-use crate::cache::Cache;
 use crate::count::Counter;
 use crate::decode;
 use crate::encode::Encoder;
@@ -22,81 +20,47 @@ use crate::vocab::Vocab;
 const BATCH_BYTES: usize = 4 << 20; // text held at once while counting
 const BATCH_TEXTS: usize = 65_536;
 const RELEASE_GIL_BYTES: usize = 4096; // for less text, releasing costs more than it gives
-const KEPT_CACHES: usize = 16;
 
 #[pyclass(frozen, module = "rustbpe")]
 struct Tokenizer {
-    splitter: Splitter,
-    vocab: Vocab,
     encoder: Encoder,
-    caches: Mutex<Vec<Cache>>, // idle ones; a call borrows one, or makes it
+    ints: PyOnceLock<Vec<Py<PyInt>>>, // every id as Python's int: lists share them, as making one costs more
 }
 
 impl Tokenizer {
     fn build(vocab: Result<Vocab, String>, pattern: Option<&str>) -> Result<Tokenizer, String> {
-        let vocab = vocab?;
         let splitter = Splitter::new(pattern.unwrap_or(DEFAULT_PATTERN))?;
-        Ok(Tokenizer { encoder: Encoder::new(&vocab)?, splitter, vocab, caches: Mutex::default() })
+        Ok(Tokenizer { encoder: Encoder::new(vocab?, splitter)?, ints: PyOnceLock::new() })
     }
 
-    fn with_cache<T>(&self, work: impl FnOnce(&mut Cache) -> T) -> T {
-        let idle = self.caches.lock().expect("no holder panics").pop();
-        let mut cache = idle.unwrap_or_else(Cache::new);
-        let result = work(&mut cache);
-        let mut caches = self.caches.lock().expect("no holder panics");
-        if caches.len() < KEPT_CACHES {
-            caches.push(cache);
-        }
-        result
+    fn tokens(&self) -> &[Box<[u8]>] {
+        &self.encoder.vocab.tokens
     }
 
     fn ids(&self, py: Python<'_>, text: &Bound<'_, PyString>) -> PyResult<Vec<u32>> {
         let text = utf8(text)?;
-        let work = || {
-            let mut ids = Vec::with_capacity(text.len() / 3 + 8);
-            self.with_cache(|cache| self.encoder.encode(&text, &self.splitter, cache, &mut ids)).map(|()| ids)
-        };
+        let work = || self.encoder.encode(&text);
         let ids = if text.len() > RELEASE_GIL_BYTES { py.detach(work) } else { work() };
         ids.map_err(PyValueError::new_err)
     }
 
-    /// The ids of each text; threads take the next text when they are done with one.
-    fn ids_of_all(&self, texts: &[Cow<'_, str>], threads: usize) -> Result<Vec<Vec<u32>>, String> {
-        let (next, done) = (AtomicUsize::new(0), Mutex::new(vec![Vec::new(); texts.len()]));
-        let work = || -> Result<(), String> {
-            self.with_cache(|cache| loop {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                let Some(text) = texts.get(i) else { return Ok(()) };
-                let mut ids = Vec::with_capacity(text.len() / 3 + 8);
-                self.encoder.encode(text, &self.splitter, cache, &mut ids)?;
-                done.lock().expect("no holder panics")[i] = ids;
-            })
-        };
-        std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads.min(texts.len())).map(|_| scope.spawn(work)).collect();
-            let mine = work();
-            others.into_iter().map(|t| t.join().expect("encoding does not panic")).fold(mine, Result::and)
-        })?;
-        Ok(done.into_inner().expect("no holder panicked"))
-    }
-
     fn bytes_of(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
         let found = match ids.extract::<PyReadonlyArray1<u32>>() {
-            Ok(array) => decode::decode(&self.vocab, &array.as_array().iter().copied().collect::<Vec<u32>>()),
+            Ok(array) => decode::decode(&self.encoder.vocab, &array.as_array().iter().copied().collect::<Vec<u32>>()),
             Err(_) => {
                 let mut list = Vec::new();
                 for id in ids.try_iter()? {
                     let id: i64 = id?.extract()?;
                     list.push(u32::try_from(id).map_err(|_| self.unknown(id))?);
                 }
-                decode::decode(&self.vocab, &list)
+                decode::decode(&self.encoder.vocab, &list)
             }
         };
         found.map_err(|id| self.unknown(id.into()))
     }
 
     fn unknown(&self, id: i64) -> PyErr {
-        PyValueError::new_err(format!("id {id} is not in the vocabulary of {} tokens", self.vocab.tokens.len()))
+        PyValueError::new_err(format!("id {id} is not in the vocabulary of {} tokens", self.tokens().len()))
     }
 }
 
@@ -167,8 +131,11 @@ impl Tokenizer {
     }
 
     /// The ids of `text` as a list.
-    fn encode(&self, py: Python<'_>, text: &Bound<'_, PyString>) -> PyResult<Vec<u32>> {
-        self.ids(py, text)
+    fn encode<'py>(&self, py: Python<'py>, text: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyList>> {
+        let ids = self.ids(py, text)?;
+        let all = 0..self.tokens().len() as u32;
+        let ints = self.ints.get_or_init(py, || all.map(|id| PyInt::new(py, id).unbind()).collect());
+        PyList::new(py, ids.iter().map(|&id| ints[id as usize].bind(py)))
     }
 
     /// The ids of `text` as a numpy array, uint32.
@@ -190,17 +157,7 @@ impl Tokenizer {
         threads: usize,
     ) -> PyResult<(Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>)> {
         let texts = texts.iter().map(utf8).collect::<PyResult<Vec<_>>>()?;
-        let (ids, offsets) = py
-            .detach(|| {
-                let each = self.ids_of_all(&texts, threads)?;
-                let mut offsets = vec![0];
-                offsets.extend(each.iter().scan(0, |end, ids| {
-                    *end += ids.len() as i64;
-                    Some(*end)
-                }));
-                Ok((each.concat(), offsets))
-            })
-            .map_err(|e: String| PyValueError::new_err(e))?;
+        let (ids, offsets) = py.detach(|| self.encoder.encode_batch(&texts, threads)).map_err(PyValueError::new_err)?;
         Ok((ids.into_pyarray(py), offsets.into_pyarray(py)))
     }
 
@@ -217,7 +174,7 @@ impl Tokenizer {
     /// Every token's bytes with its id, as `tiktoken.Encoding` takes them.
     fn mergeable_ranks<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let ranks = PyDict::new(py);
-        for (id, bytes) in self.vocab.tokens.iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
+        for (id, bytes) in self.tokens().iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
             ranks.set_item(PyBytes::new(py, bytes), id)?;
         }
         Ok(ranks)
@@ -225,23 +182,23 @@ impl Tokenizer {
 
     /// For each token past the bytes, in the order of ids, the two tokens it joins.
     fn merges(&self, py: Python<'_>) -> PyResult<Vec<Pair>> {
-        py.detach(|| self.encoder.merges(&self.vocab)).map_err(PyValueError::new_err)
+        py.detach(|| self.encoder.merges()).map_err(PyValueError::new_err)
     }
 
     /// The split pattern.
     #[getter]
     fn pattern(&self) -> &str {
-        self.splitter.pattern()
+        self.encoder.splitter.pattern()
     }
 
     /// The number of ids.
     #[getter]
     fn vocab_size(&self) -> usize {
-        self.vocab.tokens.len()
+        self.tokens().len()
     }
 
     fn __repr__(&self) -> String {
-        format!("rustbpe.Tokenizer({} tokens)", self.vocab.tokens.len())
+        format!("rustbpe.Tokenizer({} tokens)", self.tokens().len())
     }
 }
 
