@@ -36,7 +36,7 @@ clean:
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q "uv>=0.5"
 	$(BIN)/uv pip install -q --python $(BIN)/python $(if $(TORCH),--torch-backend=$(TORCH) -r pyproject.toml --extra test,--require-hashes -r requirements.lock)
-	$(BIN)/maturin develop -q --release
+	$(BIN)/maturin develop -q --release >/dev/null
 	touch .venv/ready
 
 needs:
