@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyIterator, PyList, PyString};
 
-use crate::count::Counter;
+use crate::count::count;
 use crate::decode;
 use crate::encode::Encoder;
 use crate::splitter::{Splitter, DEFAULT_PATTERN};
-use crate::train::{self, Pair};
-use crate::vocab::Vocab;
+use crate::train;
+use crate::vocab::{Pair, Vocab};
 
-const BATCH_BYTES: usize = 4 << 20; // text held at once while counting
+const BATCH_BYTES: usize = 1 << 20; // text that a thread counts at a time
 const BATCH_TEXTS: usize = 65_536;
 const RELEASE_GIL_BYTES: usize = 4096; // for less text, releasing costs more than it gives
 
@@ -30,7 +31,7 @@ struct Tokenizer {
 impl Tokenizer {
     fn build(vocab: Result<Vocab, String>, pattern: Option<&str>) -> Result<Tokenizer, String> {
         let splitter = Splitter::new(pattern.unwrap_or(DEFAULT_PATTERN))?;
-        Ok(Tokenizer { encoder: Encoder::new(vocab?, splitter)?, ints: PyOnceLock::new() })
+        Ok(Tokenizer { encoder: Encoder::new(vocab?, splitter), ints: PyOnceLock::new() })
     }
 
     fn tokens(&self) -> &[Box<[u8]>] {
@@ -100,24 +101,20 @@ impl Tokenizer {
             return Err(PyTypeError::new_err("texts is one string; give an iterable of strings, such as [text]"));
         }
         let splitter = Splitter::new(pattern.unwrap_or(DEFAULT_PATTERN)).map_err(PyValueError::new_err)?;
+        let (texts, mut seen, wanted) = (texts.try_iter()?.unbind(), 0, vocab_size - 256);
         let mut report = Reporter::new(progress);
 
-        let mut counter = Counter::new(&splitter, threads.unwrap_or_else(cores));
-        let (mut texts, mut seen) = (texts.try_iter()?, 0);
-        loop {
-            let batch = next_batch(&mut texts, seen)?;
-            if batch.is_empty() {
-                break;
-            }
-            seen += batch.len();
-            let batch = batch.iter().map(utf8).collect::<PyResult<Vec<_>>>()?;
-            py.detach(|| counter.add(&batch)).map_err(PyValueError::new_err)?;
-            report.tell(py, "count", seen, None)?;
-        }
-
-        let wanted = vocab_size - 256;
-        let merges = py.detach(|| {
-            let chunks = counter.finish();
+        // All without the GIL, which is taken only to get text and to tell how far this is.
+        let merges = py.detach(|| -> Result<Vec<Pair>, Stop> {
+            let next = || {
+                Python::attach(|py| {
+                    report.tell(py, "count", seen, None)?;
+                    let batch = next_batch(texts.bind(py), seen)?;
+                    seen += batch.len();
+                    Ok::<_, Stop>(batch)
+                })
+            };
+            let chunks = count(&splitter, threads.unwrap_or_else(cores), next)?;
             train::train(&chunks, wanted, |done| report.tick("merge", done, wanted).map_err(Stop::Python))
         });
         match merges {
@@ -232,21 +229,45 @@ fn utf8<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, str>> {
 }
 
 /// Up to BATCH_BYTES of texts; empty at the end.
-fn next_batch<'py>(
-    texts: &mut Bound<'py, pyo3::types::PyIterator>,
-    seen: usize,
-) -> PyResult<Vec<Bound<'py, PyString>>> {
+fn next_batch(texts: &Bound<'_, PyIterator>, seen: usize) -> PyResult<Vec<Text>> {
     let (mut batch, mut size) = (Vec::new(), 0);
-    while size < BATCH_BYTES && batch.len() < BATCH_TEXTS {
-        let Some(text) = texts.next() else { break };
+    for text in texts.clone() {
         let text = text?.cast_into::<PyString>().map_err(|error| {
             let kind = error.into_inner().get_type();
             PyTypeError::new_err(format!("text {} is {kind}, not a string", seen + batch.len()))
         })?;
-        size += text.len()?;
+        let text = Text::new(text)?;
+        size += text.as_ref().len();
         batch.push(text);
+        if size >= BATCH_BYTES || batch.len() == BATCH_TEXTS {
+            break;
+        }
     }
     Ok(batch)
+}
+
+/// A text that other threads may read while Python goes on.
+enum Text {
+    Borrowed(PyBackedStr),
+    Owned(String),
+}
+
+impl Text {
+    fn new(text: Bound<'_, PyString>) -> PyResult<Text> {
+        Ok(match utf8(&text)? {
+            Cow::Owned(text) => Text::Owned(text),
+            Cow::Borrowed(_) => Text::Borrowed(text.try_into()?),
+        })
+    }
+}
+
+impl AsRef<str> for Text {
+    fn as_ref(&self) -> &str {
+        match self {
+            Text::Borrowed(text) => text,
+            Text::Owned(text) => text,
+        }
+    }
 }
 
 fn cores() -> usize {
@@ -257,6 +278,12 @@ fn cores() -> usize {
 enum Stop {
     Python(PyErr),
     Size(String),
+}
+
+impl From<PyErr> for Stop {
+    fn from(error: PyErr) -> Stop {
+        Stop::Python(error)
+    }
 }
 
 impl From<String> for Stop {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::count::Counter;
+use crate::count::tests::count_all;
 use crate::splitter::Splitter;
 
 fn slow(texts: &[String], splitter: &Splitter, wanted: usize) -> Vec<Pair> {
@@ -55,9 +55,8 @@ fn merges_equal_the_slow_twins_for_any_floor_and_any_number_of_threads() {
         let wanted = dice(60);
         let expected = slow(&texts, &splitter, wanted);
         for (threads, floor) in [(1, 1), (1, 2), (2, 7), (3, 1000)] {
-            let mut counter = Counter::new(&splitter, threads);
-            texts.chunks(2).for_each(|batch| counter.add(batch).unwrap());
-            let merges = train_above(&counter.finish(), wanted, |_| floor, |_| Ok::<(), String>(()));
+            let chunks = count_all(&splitter, threads, &texts);
+            let merges = train_above(&chunks, wanted, |_| floor, |_| Ok::<(), String>(()));
             assert_eq!(merges.unwrap(), expected, "{texts:?}, floor {floor}");
         }
     }
@@ -77,8 +76,7 @@ fn a_place_tells_its_chunks_count() {
 #[test]
 fn an_error_of_progress_ends_the_training() {
     let splitter = Splitter::new("(?s).+").unwrap();
-    let mut counter = Counter::new(&splitter, 1);
-    counter.add(&["abcdefgh"]).unwrap();
+    let chunks = count_all(&splitter, 1, &["abcdefgh".to_string()]);
     let stop = |done| if done == 3 { Err("stop".to_string()) } else { Ok(()) };
-    assert_eq!(train(&counter.finish(), 7, stop), Err("stop".to_string()));
+    assert_eq!(train(&chunks, 7, stop), Err("stop".to_string()));
 }
