@@ -187,3 +187,6 @@ struct Chunk<'t> {
     key: Option<Key>,
     place: usize,
 }
+
+#[cfg(test)]
+mod tests;

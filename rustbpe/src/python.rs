@@ -2,10 +2,11 @@
 //! all real work happens in the other files, with the GIL released where that pays.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyUserWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
@@ -29,9 +30,9 @@ struct Tokenizer {
 }
 
 impl Tokenizer {
-    fn build(vocab: Result<Vocab, String>, pattern: Option<&str>) -> Result<Tokenizer, String> {
-        let splitter = Splitter::new(pattern.unwrap_or(DEFAULT_PATTERN))?;
-        Ok(Tokenizer { encoder: Encoder::new(vocab?, splitter), ints: PyOnceLock::new() })
+    fn build(vocab: Result<Vocab, String>, splitter: Splitter) -> PyResult<Tokenizer> {
+        let vocab = vocab.map_err(PyValueError::new_err)?;
+        Ok(Tokenizer { encoder: Encoder::new(vocab, splitter), ints: PyOnceLock::new() })
     }
 
     fn tokens(&self) -> &[Box<[u8]>] {
@@ -73,14 +74,16 @@ impl Tokenizer {
     fn new(py: Python<'_>, mergeable_ranks: &Bound<'_, PyDict>, pattern: Option<&str>) -> PyResult<Tokenizer> {
         let ranks = mergeable_ranks.iter().map(|(bytes, rank)| Ok((bytes.extract()?, rank.extract()?)));
         let ranks = ranks.collect::<PyResult<Vec<(Vec<u8>, u32)>>>()?;
-        py.detach(|| Tokenizer::build(Vocab::from_ranks(ranks), pattern)).map_err(PyValueError::new_err)
+        let splitter = splitter(py, pattern)?;
+        py.detach(|| Tokenizer::build(Vocab::from_ranks(ranks), splitter))
     }
 
     /// A tokenizer from its merges: the i-th joins two ids to the token 256 + i.
     #[staticmethod]
     #[pyo3(signature = (merges, pattern=None))]
     fn from_merges(py: Python<'_>, merges: Vec<Pair>, pattern: Option<&str>) -> PyResult<Tokenizer> {
-        py.detach(|| Tokenizer::build(Vocab::from_merges(&merges), pattern)).map_err(PyValueError::new_err)
+        let splitter = splitter(py, pattern)?;
+        py.detach(|| Tokenizer::build(Vocab::from_merges(&merges), splitter))
     }
 
     /// Train on an iterable of texts. See the type stub for the rules.
@@ -100,7 +103,7 @@ impl Tokenizer {
         if texts.is_instance_of::<PyString>() {
             return Err(PyTypeError::new_err("texts is one string; give an iterable of strings, such as [text]"));
         }
-        let splitter = Splitter::new(pattern.unwrap_or(DEFAULT_PATTERN)).map_err(PyValueError::new_err)?;
+        let splitter = splitter(py, pattern)?;
         let (texts, mut seen, wanted) = (texts.try_iter()?.unbind(), 0, vocab_size - 256);
         let mut report = Reporter::new(progress);
 
@@ -120,7 +123,7 @@ impl Tokenizer {
         match merges {
             Ok(merges) => {
                 report.finish(py, merges.len(), wanted)?;
-                Tokenizer::from_merges(py, merges, pattern)
+                py.detach(|| Tokenizer::build(Vocab::from_merges(&merges), splitter))
             }
             Err(Stop::Python(error)) => Err(error),
             Err(Stop::Size(message)) => Err(PyValueError::new_err(message)),
@@ -203,7 +206,7 @@ impl Tokenizer {
 #[pyfunction]
 #[pyo3(signature = (text, pattern=None))]
 fn split(text: &Bound<'_, PyString>, pattern: Option<&str>) -> PyResult<Vec<String>> {
-    let splitter = Splitter::new(pattern.unwrap_or(DEFAULT_PATTERN)).map_err(PyValueError::new_err)?;
+    let splitter = splitter(text.py(), pattern)?;
     let mut chunks = Vec::new();
     splitter.split(&utf8(text)?, |chunk| chunks.push(chunk.to_string())).map_err(PyValueError::new_err)?;
     Ok(chunks)
@@ -268,6 +271,18 @@ impl AsRef<str> for Text {
             Text::Owned(text) => text,
         }
     }
+}
+
+/// Warns, once in a process, of a pattern for which there is only the regex engine.
+fn splitter(py: Python<'_>, pattern: Option<&str>) -> PyResult<Splitter> {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    let splitter = Splitter::new(pattern.unwrap_or(DEFAULT_PATTERN)).map_err(PyValueError::new_err)?;
+    if !splitter.by_hand() && !WARNED.swap(true, Ordering::Relaxed) {
+        let message =
+            c"this split pattern goes to a regex engine, which is many times slower; nanochat's and cl100k's do not";
+        PyErr::warn(py, &py.get_type::<PyUserWarning>(), message, 1)?;
+    }
+    Ok(splitter)
 }
 
 fn cores() -> usize {

@@ -14,6 +14,7 @@ pub const NONE: u32 = u32::MAX;
 const MOST_BYTES: usize = 1 << 28;
 
 /// The bytes of each token by id. An empty entry is an id that is not in use (tiktoken's older ranks have a hole).
+#[derive(Debug)]
 pub struct Vocab {
     pub tokens: Vec<Box<[u8]>>,
 }
