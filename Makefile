@@ -9,7 +9,7 @@
 PYTHON ?= python3
 TORCH ?=
 BIN := .venv/bin
-SOURCES := pyproject.toml requirements.lock rustbpe/Cargo.toml rustbpe/Cargo.lock $(wildcard rustbpe/src/*.rs)
+SOURCES := pyproject.toml requirements.lock rustbpe/Cargo.toml rustbpe/Cargo.lock $(wildcard rustbpe/src/*.rs rustbpe/src/*/*.rs)
 
 .PHONY: course test lab bench clean needs browser
 

@@ -154,7 +154,8 @@ def main() -> None:
         "hostile": lambda: encoder.hostile(few, VOCAB, repeats, 0.1 if size else 1),
         "small": lambda: small(few, repeats),
     }
-    record = json.loads(options.out.read_text()) if options.out.exists() else {}
+    kept = json.loads(options.out.read_text()) if options.out.exists() else {}
+    record = {stage: kept[stage] for stage in STAGES if "results" in kept.get(stage, {})}
     for stage in options.only:
         about = {
             "machine": machine(),

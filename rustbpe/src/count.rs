@@ -92,11 +92,12 @@ where
         let results = workers.into_iter().map(|worker| worker.join().expect("counting does not panic"));
         results.collect::<Result<Vec<Table>, String>>().map_err(E::from)
     })?;
-    Ok(in_order(&by_share(&tables)))
+    Ok(in_order(&by_share(tables)))
 }
 
 /// The same counts with each chunk in one table only. Every thread adds up another share of the chunks.
-fn by_share(tables: &[Table]) -> Vec<Table> {
+fn by_share(tables: Vec<Table>) -> Vec<Table> {
+    let tables = &tables; // freed at the end
     let add = |share| {
         let mut total = Table::new();
         tables.iter().for_each(|table| total.absorb(table, share, tables.len()));

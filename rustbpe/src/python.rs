@@ -1,16 +1,16 @@
 //! The module `rustbpe` as Python sees it. Text is borrowed from Python's strings, ids leave as numpy arrays or lists;
 //! all real work happens in the other files, with the GIL released where that pays.
 
-use std::borrow::Cow;
+mod texts;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::{PyTypeError, PyUserWarning, PyValueError};
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyIterator, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString};
 
 use crate::count::count;
 use crate::decode;
@@ -18,9 +18,8 @@ use crate::encode::Encoder;
 use crate::splitter::{Splitter, DEFAULT_PATTERN};
 use crate::train;
 use crate::vocab::{Pair, Vocab};
+use texts::{next_batch, utf8};
 
-const BATCH_BYTES: usize = 1 << 20; // text that a thread counts at a time
-const BATCH_TEXTS: usize = 65_536;
 const RELEASE_GIL_BYTES: usize = 4096; // for less text, releasing costs more than it gives
 
 #[pyclass(frozen, module = "rustbpe")]
@@ -218,59 +217,6 @@ fn rustbpe(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Tokenizer>()?;
     m.add_function(wrap_pyfunction!(split, m)?)?;
     m.add("PATTERN", DEFAULT_PATTERN)
-}
-
-/// The text itself where Python holds valid Unicode; half of a surrogate pair, which UTF-8 cannot say, becomes U+FFFD
-/// (as in tiktoken), two halves in a row the character they mean.
-fn utf8<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, str>> {
-    if let Ok(text) = text.to_str() {
-        return Ok(Cow::Borrowed(text));
-    }
-    let bytes: Vec<u8> = text.call_method1("encode", ("utf-16-le", "surrogatepass"))?.extract()?;
-    let units = bytes.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
-    Ok(Cow::Owned(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()))
-}
-
-/// Up to BATCH_BYTES of texts; empty at the end.
-fn next_batch(texts: &Bound<'_, PyIterator>, seen: usize) -> PyResult<Vec<Text>> {
-    let (mut batch, mut size) = (Vec::new(), 0);
-    for text in texts.clone() {
-        let text = text?.cast_into::<PyString>().map_err(|error| {
-            let kind = error.into_inner().get_type();
-            PyTypeError::new_err(format!("text {} is {kind}, not a string", seen + batch.len()))
-        })?;
-        let text = Text::new(text)?;
-        size += text.as_ref().len();
-        batch.push(text);
-        if size >= BATCH_BYTES || batch.len() == BATCH_TEXTS {
-            break;
-        }
-    }
-    Ok(batch)
-}
-
-/// A text that other threads may read while Python goes on.
-enum Text {
-    Borrowed(PyBackedStr),
-    Owned(String),
-}
-
-impl Text {
-    fn new(text: Bound<'_, PyString>) -> PyResult<Text> {
-        Ok(match utf8(&text)? {
-            Cow::Owned(text) => Text::Owned(text),
-            Cow::Borrowed(_) => Text::Borrowed(text.try_into()?),
-        })
-    }
-}
-
-impl AsRef<str> for Text {
-    fn as_ref(&self) -> &str {
-        match self {
-            Text::Borrowed(text) => text,
-            Text::Owned(text) => text,
-        }
-    }
 }
 
 /// Warns, once in a process, of a pattern for which there is only the regex engine.
