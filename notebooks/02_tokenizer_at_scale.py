@@ -684,6 +684,12 @@ series = {name: [bytes_per_token(candidate, texts) for texts in kinds.values()]
           for name, candidate in candidates.items()}
 
 # %%
+for label, name in (("bytes_per_token", "this run's"), ("cl100k_bytes_per_token", "GPT-4's")):
+    if name in series:                                       # for the run's report card
+        keys = (f"{label}_{kind.replace(' ', '_')}" for kind in kinds)
+        run.record("tokenizer", dict(zip(keys, series[name])))
+
+# %%
 rows = [("bytes per token", *series), ("---", *["--:"] * len(series))]
 rows += [(kind, *(f"{values[i]:.2f}" for values in series.values())) for i, kind in enumerate(kinds)]
 display(Markdown("\n".join("| " + " | ".join(row) + " |" for row in rows)))
@@ -691,18 +697,11 @@ fig, ax = plt.subplots(figsize=(4.6, 2.8))
 plots.grouped_bars(ax, list(kinds), series, title="bytes per token")
 plt.show()
 
-# %%
-for label, name in (("bytes_per_token", "this run's"), ("cl100k_bytes_per_token", "GPT-4's")):
-    if name in series:                                       # for the run's report card
-        keys = (f"{label}_{kind.replace(' ', '_')}" for kind in kinds)
-        run.record("tokenizer", dict(zip(keys, series[name])))
-
 # %% [markdown]
-# Two things are at work, and neither is a matter of "better". One is size: with enough tokens there is one for almost
-# every English word, and a large vocabulary wins even on text that a small one was made for. (Ours leaves digits single
-# on purpose, so sums cost it a token a digit.) The other is what was read in training. The tokenizer from Python's
-# library is at home in code; Korean it has never seen, and pays nearly a token for each byte, with all its thousands of
-# tokens.
+# Two things are at work. One is size: with enough tokens there is one for almost every English word, and a large
+# vocabulary wins even on text that a small one was made for. (Ours leaves digits single on purpose, so sums cost it a
+# token a digit.) The other is what was read in training. The tokenizer from Python's library is at home in code;
+# Korean it has never seen, and pays nearly a token for each byte, with all its thousands of tokens.
 
 # %% [markdown]
 # ## What changes on eight H100s
