@@ -174,14 +174,14 @@ for name, counted in chunks.items():
     print(" " * 17, [chunk.decode() for chunk, _ in counted.most_common(7)])
 
 # %%
-fig, ax = plt.subplots(figsize=(3.2, 1.5))
+fig, ax = plt.subplots(figsize=(2.8, 1.4))
 for name, counted in chunks.items():
     frequencies = sorted(counted.values(), reverse=True)
     places = np.unique(np.geomspace(1, len(frequencies), 60).astype(int)) - 1
     line, = ax.loglog(places + 1, [frequencies[i] for i in places])
-    ax.annotate(name, (places[-1] + 1, frequencies[-1]), xytext=(4, -9), textcoords="offset points",
-                color=line.get_color(), fontsize=8)
-ax.set(xlabel="rank of the chunk", ylabel="times it occurs", xlim=(1, 2e6))
+    ax.annotate(name, (places[-1] + 1, frequencies[-1]), xytext=(-14, -3), textcoords="offset points",
+                color=line.get_color(), fontsize=8, ha="right")
+ax.set(xlabel="rank of the chunk", ylabel="times it occurs", xlim=(1, 1e5))
 ax.minorticks_off()
 plt.show()
 
@@ -403,12 +403,12 @@ for name, trainer in trainers.items():
         size *= 2
 
 # %%
-fig, ax = plt.subplots(figsize=(3.6, 1.9))
+fig, ax = plt.subplots(figsize=(3.3, 1.7))
 for name, points in measured.items():
     line, = ax.loglog(*zip(*points), marker=".", markersize=4)
-    ax.annotate(name, points[-1], xytext=(4, -2), textcoords="offset points", color=line.get_color(), fontsize=8)
-ax.set(xlabel="characters of text", ylabel="seconds")
-ax.set_xlim(right=3e7)
+    ax.annotate(name, points[0], xytext=(-4, -3), textcoords="offset points", color=line.get_color(), fontsize=8,
+                ha="right")
+ax.set(xlabel="characters of text", ylabel="seconds", xlim=(100, 4e6))
 ax.minorticks_off()
 plt.show()
 speed = {name: points[-1][0] / points[-1][1] for name, points in measured.items()}
@@ -481,31 +481,29 @@ for name, (train_texts, test_texts) in corpora.items():
         gains[name].append((size, bytes_per_token(tokenizers[name, size], test_texts)))
 
 # %% [markdown]
-# A vocabulary has a price as well: each token has a row in the model's first matrix and one in its last. The right
-# panel shows what share of the model that is, for the model of this scale.
+# A vocabulary has a price as well: each token has a row in the model's first matrix and one in its last. What share of
+# the model is that? We reckon with the width and the depth of this scale.
+
+# %%
+fig, ax = plt.subplots(figsize=(3.2, 1.6))
+for name, points in gains.items():
+    line, = ax.semilogx(*zip(*points), base=2, marker=".", markersize=4)
+    ax.annotate(name, points[-1], xytext=(5, -8), textcoords="offset points", color=line.get_color(), fontsize=8)
+ax.set(xlabel="vocabulary", ylabel="bytes per token", xlim=(200, 2**18), ylim=(0, None))
+plt.show()
 
 # %%
 model = S.pretrain.model
 width = model.n_embd or 64 * model.depth
 blocks = 12 * model.depth * width**2                              # attention and MLP of all layers
-fig, (left, right) = plt.subplots(1, 2, figsize=(5.2, 1.6))
-for name, points in gains.items():
-    line, = left.semilogx(*zip(*points), base=2, marker=".", markersize=4)
-    left.annotate(name, points[-1], xytext=(5, -8), textcoords="offset points", color=line.get_color(), fontsize=8)
-left.set(xlabel="vocabulary", title="bytes per token", xlim=(200, 2**19), ylim=(0, None))
-sizes = 2 ** np.arange(8, 17)
-right.semilogx(sizes, 2 * sizes * width / (2 * sizes * width + blocks), base=2)
-right.set(xlabel="vocabulary", title="share of the weights", ylim=(0, 1))
-plt.show()
-
-# %%
-for (size, before), (_, after) in pairwise(gains["Python's library"]):
-    print(f"from {size:5} tokens on: {after - before:+.2f} bytes per token")
+for (size, before), (larger, after) in pairwise(gains["Python's library"]):
+    share = 2 * larger * width / (2 * larger * width + blocks)    # (V, C) twice
+    print(f"{size:5} → {larger:5} tokens: {after - before:+.2f} bytes per token, and {share:.0%} of all weights")
 
 # %% [markdown]
-# What is gained on the left shrinks while the price on the right grows: it doubles with the vocabulary until the
-# embeddings *are* the model. A large model can afford tens of thousands of tokens. A small one cannot, and that is why
-# the toy scale stops at a few hundred.
+# The curve bends: each doubling gains less than the one before. The price does not bend, it doubles with the vocabulary
+# until the embeddings *are* the model. A large model can afford tens of thousands of tokens. A small one cannot, and
+# that is why the toy scale stops at a few hundred.
 #
 # ## Digits
 #
@@ -649,7 +647,7 @@ print(f"{how} in {seconds:.2f} s: {tokenizer.vocab_size} tokens, digest {tokeniz
 print(f"{metrics['bytes_per_token']:.2f} bytes per token on {len(validation)} validation documents")
 
 # %%
-plots.show_tokens(tokenizer, tokenizer.encode(max(validation[:20], key=len)[:120]))
+plots.show_tokens(tokenizer, tokenizer.encode(max(validation[:20], key=len)[:90]))
 print("longest tokens:", sorted(tokenizer.mergeable_ranks, key=len)[-8:])
 
 # %% [markdown]
@@ -693,7 +691,7 @@ for label, name in (("bytes_per_token", "this run's"), ("cl100k_bytes_per_token"
 rows = [("bytes per token", *series), ("---", *["--:"] * len(series))]
 rows += [(kind, *(f"{values[i]:.2f}" for values in series.values())) for i, kind in enumerate(kinds)]
 display(Markdown("\n".join("| " + " | ".join(row) + " |" for row in rows)))
-fig, ax = plt.subplots(figsize=(4.6, 2.8))
+fig, ax = plt.subplots(figsize=(3.2, 2.2))
 plots.grouped_bars(ax, list(kinds), series, title="bytes per token")
 plt.show()
 
@@ -754,6 +752,6 @@ display(Markdown("\n".join("| " + " | ".join(row) + " |" for row in rows)))
 #   pieces.
 # - Zouhar et al., *A Formal Perspective on Byte-Pair Encoding* (2023): how good greedy merging is, and a faster
 #   algorithm.
-# - Tao et al., *Scaling Laws with Vocabulary: Larger Models Deserve Larger Vocabularies* (2024): the right panel, for
-#   real models.
+# - Tao et al., *Scaling Laws with Vocabulary: Larger Models Deserve Larger Vocabularies* (2024): what a model of which
+#   size can afford.
 # - Zipf, *Human Behavior and the Principle of Least Effort* (1949): the straight line.

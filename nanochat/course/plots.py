@@ -204,9 +204,7 @@ def grouped_bars(ax, labels: Sequence[str], series: dict[str, Sequence[float]], 
     for n, (name, values) in enumerate(series.items()):
         places = np.arange(len(labels)) + (n - (len(series) - 1) / 2) * height
         ax.barh(places, values, height=0.9 * height, color=COLOURS[n])
-        for i, (value, place) in enumerate(zip(values, places)):
-            text = f"{value:.2f}" + (f"  {name}" if i == 0 else "")
-            ax.annotate(text, (value, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
+        ax.annotate(name, (values[0], places[0]), xytext=(3, 0), textcoords="offset points", va="center", fontsize=6.5)
     ax.set_yticks(range(len(labels)), labels)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
