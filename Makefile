@@ -9,7 +9,7 @@
 PYTHON ?= python3
 TORCH ?=
 BIN := .venv/bin
-SOURCES := pyproject.toml requirements.lock rustbpe/Cargo.toml rustbpe/Cargo.lock $(wildcard rustbpe/src/*.rs)
+SOURCES := pyproject.toml requirements.lock rustbpe/Cargo.toml rustbpe/Cargo.lock $(wildcard rustbpe/src/*.rs rustbpe/src/*/*.rs)
 
 .PHONY: course test lab bench clean needs browser
 
@@ -19,7 +19,8 @@ course: .venv/ready
 test: .venv/ready browser
 	$(BIN)/ruff check nanochat notebooks tests benchmarks
 	$(BIN)/lint-imports
-	cd rustbpe && cargo fmt --check && cargo clippy -q --all-targets -- -D warnings
+	cd rustbpe && cargo fmt --check && cargo clippy -q --all-targets -- -D warnings && cargo clippy -q --all-targets --no-default-features -- -D warnings
+	cd rustbpe && cargo test -q --no-default-features
 	$(BIN)/nanochat sync --check
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
@@ -28,6 +29,7 @@ lab: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/tokenizer.py
 
 clean:
 	rm -rf .venv runs work rustbpe/target

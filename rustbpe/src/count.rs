@@ -1,13 +1,15 @@
 //! A corpus to its distinct chunks and how often each occurs: all that training needs to know of the text.
 //!
-//! Texts arrive in batches. Each thread counts into its own table over its share of the texts; the tables are added up
-//! at the end. Sums do not depend on who counted what, so neither does anything that follows.
+//! Texts arrive in batches, and each thread counts those it gets into a table of its own. At the end each thread adds up
+//! its share of the chunks over all tables. Sums do not depend on who counted what, so neither does what follows.
 //!
 //! A corpus has far more distinct chunks than the processor's caches hold, so nearly every chunk would wait for memory.
 //! Hence a flat table whose slot is half a cache line with the chunk itself inside, and a queue: a chunk's slot is
 //! fetched when the chunk is found, and touched only some hundred chunks later, when it has arrived.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cmp::Reverse;
+use std::sync::mpsc::{sync_channel, Receiver};
+use std::sync::{Arc, Mutex};
 
 use crate::splitter::Splitter;
 
@@ -32,44 +34,98 @@ impl Chunks {
     }
 }
 
-pub struct Counter<'s> {
-    splitter: &'s Splitter,
-    tables: Vec<Table>, // one a thread
+/// Counts the chunks of all texts. `next` gives them in batches, an empty one at the end; its error ends the counting.
+///
+/// With several threads this one does nothing but ask for text, while the others count what it has got; at most two
+/// batches a thread wait or are being counted.
+pub fn count<T, E>(
+    splitter: &Splitter,
+    threads: usize,
+    mut next: impl FnMut() -> Result<Vec<T>, E>,
+) -> Result<Chunks, E>
+where
+    T: AsRef<str> + Send,
+    E: From<String>,
+{
+    if threads > 1 {
+        return count_on(threads, splitter, next);
+    }
+    let mut table = Table::new();
+    loop {
+        let batch = next()?;
+        if batch.is_empty() {
+            table.drain();
+            return Ok(in_order(&[table]));
+        }
+        table.add(splitter, &batch)?;
+    }
 }
 
-impl<'s> Counter<'s> {
-    pub fn new(splitter: &'s Splitter, threads: usize) -> Counter<'s> {
-        Counter { splitter, tables: (0..threads.max(1)).map(|_| Table::new()).collect() }
-    }
-
-    pub fn add<T: AsRef<str> + Sync>(&mut self, texts: &[T]) -> Result<(), String> {
-        let (splitter, next) = (self.splitter, &AtomicUsize::new(0));
-        let count = |table: &mut Table| -> Result<(), String> {
-            while let Some(text) = texts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let text = text.as_ref();
-                splitter.spans(text, |start, end| table.see(text.as_bytes(), start, end))?;
-            }
-            Ok(())
-        };
-        let (own, others) = self.tables.split_first_mut().expect("at least one thread");
-        let helpers = others.len().min(texts.len().saturating_sub(1));
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = others[..helpers].iter_mut().map(|table| scope.spawn(|| count(table))).collect();
-            let mine = count(own);
-            threads.into_iter().map(|t| t.join().expect("counting does not panic")).fold(mine, Result::and)
-        })
-    }
-
-    pub fn finish(self) -> Chunks {
-        let mut tables = self.tables.into_iter();
-        let mut total = tables.next().expect("at least one thread");
-        total.drain();
-        for mut table in tables {
-            table.drain();
-            total.absorb(&table);
+fn count_on<T, E>(threads: usize, splitter: &Splitter, mut next: impl FnMut() -> Result<Vec<T>, E>) -> Result<Chunks, E>
+where
+    T: AsRef<str> + Send,
+    E: From<String>,
+{
+    let work = |batches: Arc<Mutex<Receiver<Vec<T>>>>| {
+        let mut table = Table::new();
+        loop {
+            let batch = batches.lock().expect("no holder panics").recv();
+            let Ok(batch) = batch else { break }; // there will be no more
+            table.add(splitter, &batch)?;
         }
-        total.chunks()
+        table.drain();
+        Ok(table)
+    };
+    let tables = std::thread::scope(|scope| {
+        let (sender, batches) = sync_channel(threads);
+        let batches = Arc::new(Mutex::new(batches)); // only the workers keep it: when all have failed, so does sending
+        let start = |batches| scope.spawn(move || work(batches));
+        let workers: Vec<_> = vec![batches; threads].into_iter().map(start).collect();
+        loop {
+            let batch = next()?;
+            let failed = workers.iter().any(|worker| worker.is_finished());
+            if batch.is_empty() || failed || sender.send(batch).is_err() {
+                break;
+            }
+        }
+        drop(sender);
+        let results = workers.into_iter().map(|worker| worker.join().expect("counting does not panic"));
+        results.collect::<Result<Vec<Table>, String>>().map_err(E::from)
+    })?;
+    Ok(in_order(&by_share(tables)))
+}
+
+/// The same counts with each chunk in one table only. Every thread adds up another share of the chunks.
+fn by_share(tables: Vec<Table>) -> Vec<Table> {
+    let tables = &tables; // freed at the end
+    let add = |share| {
+        let mut total = Table::new();
+        tables.iter().for_each(|table| total.absorb(table, share, tables.len()));
+        total
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..tables.len()).map(|share| scope.spawn(move || add(share))).collect();
+        workers.into_iter().map(|worker| worker.join().expect("adding does not panic")).collect()
+    })
+}
+
+/// All chunks of the tables, those of one count in the order in which they lie there.
+fn in_order(tables: &[Table]) -> Chunks {
+    let slots = tables.iter().flat_map(|table| table.filled().map(move |slot| (slot.count, slot, table)));
+    let mut order: Vec<(u64, &Slot, &Table)> = slots.collect();
+    order.sort_by_key(|&(count, ..)| Reverse(count));
+    let (mut bytes, mut each) = (Vec::new(), Vec::with_capacity(order.len()));
+    for (count, slot, table) in order {
+        let before = bytes.len();
+        if slot.key[1] & LONG == 0 {
+            let [low, high] = slot.key.map(u64::to_le_bytes);
+            bytes.extend_from_slice(&[low, high].concat()[..high[7] as usize]);
+        } else {
+            bytes.extend_from_slice(table.long_chunk(slot));
+        }
+        each.push((count, (bytes.len() - before) as u32));
     }
+    Chunks { bytes, each }
 }
 
 /// A short chunk's `key` is its bytes, zeros, and its length in the last byte. A long chunk's is its hash and its length
@@ -92,6 +148,13 @@ struct Table {
 impl Table {
     fn new() -> Table {
         Table { slots: vec![Slot::default(); 1 << 12], used: 0, arena: Vec::new(), queue: Vec::with_capacity(QUEUE) }
+    }
+
+    fn add<T: AsRef<str>>(&mut self, splitter: &Splitter, texts: &[T]) -> Result<(), String> {
+        for text in texts.iter().map(T::as_ref) {
+            splitter.spans(text, |start, end| self.see(text.as_bytes(), start, end))?;
+        }
+        Ok(())
     }
 
     /// Counts the chunk `text[start..end]`, soon.
@@ -159,7 +222,11 @@ impl Table {
 
     #[inline]
     fn home(&self, key: [u64; 2]) -> usize {
-        fold(key[0] ^ 0x9E37_79B9_7F4A_7C15, key[1] ^ 0xD1B5_4A32_D192_ED03) as usize & (self.slots.len() - 1)
+        hash(key) as usize & (self.slots.len() - 1)
+    }
+
+    fn filled(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().filter(|slot| slot.count != 0)
     }
 
     /// Fills an empty slot; doubles the table when it is five eighths full.
@@ -177,39 +244,15 @@ impl Table {
         }
     }
 
-    fn absorb(&mut self, other: &Table) {
-        for group in other.slots.chunks(64) {
-            for slot in group {
-                prefetch(&self.slots, self.home(slot.key));
-            }
-            for slot in group.iter().filter(|slot| slot.count != 0) {
-                match slot.key[1] & LONG {
-                    0 => self.add_short(slot.key, slot.count),
-                    _ => self.add_long(other.long_chunk(slot), slot.count),
-                }
-            }
-        }
-    }
-
-    fn chunks(self) -> Chunks {
-        let filled = self.slots.iter().enumerate().filter(|(_, slot)| slot.count != 0);
-        let mut order: Vec<(u64, usize)> = filled.map(|(i, slot)| (slot.count, i)).collect();
-        order.sort_unstable_by(|a, b| b.cmp(a));
-        let (mut bytes, mut each) = (Vec::new(), Vec::with_capacity(order.len()));
-        for (count, i) in order {
-            let slot = &self.slots[i];
-            let before = bytes.len();
+    /// Adds one share (of so many) of another table's counts. A chunk's share is told by the end of its hash that its
+    /// home is not told by.
+    fn absorb(&mut self, other: &Table, share: usize, shares: usize) {
+        for slot in other.filled().filter(|slot| (hash(slot.key) >> 32) as usize % shares == share) {
             match slot.key[1] & LONG {
-                0 => {
-                    let [low, high] = slot.key.map(u64::to_le_bytes);
-                    let length = high[7] as usize;
-                    bytes.extend_from_slice(&[low, high].concat()[..length]);
-                }
-                _ => bytes.extend_from_slice(self.long_chunk(slot)),
+                0 => self.add_short(slot.key, slot.count),
+                _ => self.add_long(other.long_chunk(slot), slot.count),
             }
-            each.push((count, (bytes.len() - before) as u32));
         }
-        Chunks { bytes, each }
     }
 }
 
@@ -225,6 +268,11 @@ fn short_key(text: &[u8], start: usize, length: usize) -> [u64; 2] {
         }
     };
     [whole as u64, (whole >> 64) as u64 | (length as u64) << 56]
+}
+
+#[inline]
+fn hash(key: [u64; 2]) -> u64 {
+    fold(key[0] ^ 0x9E37_79B9_7F4A_7C15, key[1] ^ 0xD1B5_4A32_D192_ED03)
 }
 
 fn long_hash(chunk: &[u8]) -> u64 {
@@ -256,4 +304,4 @@ pub fn prefetch<T>(slice: &[T], i: usize) {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

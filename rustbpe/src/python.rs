@@ -1,24 +1,25 @@
 //! The module `rustbpe` as Python sees it. Text is borrowed from Python's strings, ids leave as numpy arrays or lists;
 //! all real work happens in the other files, with the GIL released where that pays.
 
-use std::borrow::Cow;
+mod texts;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyUserWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString};
 
-use crate::count::Counter;
+use crate::count::count;
 use crate::decode;
 use crate::encode::Encoder;
 use crate::splitter::{Splitter, DEFAULT_PATTERN};
-use crate::train::{self, Pair};
-use crate::vocab::Vocab;
+use crate::train;
+use crate::vocab::{Pair, Vocab};
+use texts::{next_batch, utf8};
 
-const BATCH_BYTES: usize = 4 << 20; // text held at once while counting
-const BATCH_TEXTS: usize = 65_536;
 const RELEASE_GIL_BYTES: usize = 4096; // for less text, releasing costs more than it gives
 
 #[pyclass(frozen, module = "rustbpe")]
@@ -28,9 +29,9 @@ struct Tokenizer {
 }
 
 impl Tokenizer {
-    fn build(vocab: Result<Vocab, String>, pattern: Option<&str>) -> Result<Tokenizer, String> {
-        let splitter = Splitter::new(pattern.unwrap_or(DEFAULT_PATTERN))?;
-        Ok(Tokenizer { encoder: Encoder::new(vocab?, splitter)?, ints: PyOnceLock::new() })
+    fn build(vocab: Result<Vocab, String>, splitter: Splitter) -> PyResult<Tokenizer> {
+        let vocab = vocab.map_err(PyValueError::new_err)?;
+        Ok(Tokenizer { encoder: Encoder::new(vocab, splitter), ints: PyOnceLock::new() })
     }
 
     fn tokens(&self) -> &[Box<[u8]>] {
@@ -72,14 +73,16 @@ impl Tokenizer {
     fn new(py: Python<'_>, mergeable_ranks: &Bound<'_, PyDict>, pattern: Option<&str>) -> PyResult<Tokenizer> {
         let ranks = mergeable_ranks.iter().map(|(bytes, rank)| Ok((bytes.extract()?, rank.extract()?)));
         let ranks = ranks.collect::<PyResult<Vec<(Vec<u8>, u32)>>>()?;
-        py.detach(|| Tokenizer::build(Vocab::from_ranks(ranks), pattern)).map_err(PyValueError::new_err)
+        let splitter = splitter(py, pattern)?;
+        py.detach(|| Tokenizer::build(Vocab::from_ranks(ranks), splitter))
     }
 
     /// A tokenizer from its merges: the i-th joins two ids to the token 256 + i.
     #[staticmethod]
     #[pyo3(signature = (merges, pattern=None))]
     fn from_merges(py: Python<'_>, merges: Vec<Pair>, pattern: Option<&str>) -> PyResult<Tokenizer> {
-        py.detach(|| Tokenizer::build(Vocab::from_merges(&merges), pattern)).map_err(PyValueError::new_err)
+        let splitter = splitter(py, pattern)?;
+        py.detach(|| Tokenizer::build(Vocab::from_merges(&merges), splitter))
     }
 
     /// Train on an iterable of texts. See the type stub for the rules.
@@ -99,31 +102,27 @@ impl Tokenizer {
         if texts.is_instance_of::<PyString>() {
             return Err(PyTypeError::new_err("texts is one string; give an iterable of strings, such as [text]"));
         }
-        let splitter = Splitter::new(pattern.unwrap_or(DEFAULT_PATTERN)).map_err(PyValueError::new_err)?;
+        let splitter = splitter(py, pattern)?;
+        let (texts, mut seen, wanted) = (texts.try_iter()?.unbind(), 0, vocab_size - 256);
         let mut report = Reporter::new(progress);
 
-        let mut counter = Counter::new(&splitter, threads.unwrap_or_else(cores));
-        let (mut texts, mut seen) = (texts.try_iter()?, 0);
-        loop {
-            let batch = next_batch(&mut texts, seen)?;
-            if batch.is_empty() {
-                break;
-            }
-            seen += batch.len();
-            let batch = batch.iter().map(utf8).collect::<PyResult<Vec<_>>>()?;
-            py.detach(|| counter.add(&batch)).map_err(PyValueError::new_err)?;
-            report.tell(py, "count", seen, None)?;
-        }
-
-        let wanted = vocab_size - 256;
-        let merges = py.detach(|| {
-            let chunks = counter.finish();
+        // All without the GIL, which is taken only to get text and to tell how far this is.
+        let merges = py.detach(|| -> Result<Vec<Pair>, Stop> {
+            let next = || {
+                Python::attach(|py| {
+                    report.tell(py, "count", seen, None)?;
+                    let batch = next_batch(texts.bind(py), seen)?;
+                    seen += batch.len();
+                    Ok::<_, Stop>(batch)
+                })
+            };
+            let chunks = count(&splitter, threads.unwrap_or_else(cores), next)?;
             train::train(&chunks, wanted, |done| report.tick("merge", done, wanted).map_err(Stop::Python))
         });
         match merges {
             Ok(merges) => {
                 report.finish(py, merges.len(), wanted)?;
-                Tokenizer::from_merges(py, merges, pattern)
+                py.detach(|| Tokenizer::build(Vocab::from_merges(&merges), splitter))
             }
             Err(Stop::Python(error)) => Err(error),
             Err(Stop::Size(message)) => Err(PyValueError::new_err(message)),
@@ -206,7 +205,7 @@ impl Tokenizer {
 #[pyfunction]
 #[pyo3(signature = (text, pattern=None))]
 fn split(text: &Bound<'_, PyString>, pattern: Option<&str>) -> PyResult<Vec<String>> {
-    let splitter = Splitter::new(pattern.unwrap_or(DEFAULT_PATTERN)).map_err(PyValueError::new_err)?;
+    let splitter = splitter(text.py(), pattern)?;
     let mut chunks = Vec::new();
     splitter.split(&utf8(text)?, |chunk| chunks.push(chunk.to_string())).map_err(PyValueError::new_err)?;
     Ok(chunks)
@@ -220,33 +219,16 @@ fn rustbpe(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("PATTERN", DEFAULT_PATTERN)
 }
 
-/// The text itself where Python holds valid Unicode; half of a surrogate pair, which UTF-8 cannot say, becomes U+FFFD
-/// (as in tiktoken), two halves in a row the character they mean.
-fn utf8<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, str>> {
-    if let Ok(text) = text.to_str() {
-        return Ok(Cow::Borrowed(text));
+/// Warns, once in a process, of a pattern for which there is only the regex engine.
+fn splitter(py: Python<'_>, pattern: Option<&str>) -> PyResult<Splitter> {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    let splitter = Splitter::new(pattern.unwrap_or(DEFAULT_PATTERN)).map_err(PyValueError::new_err)?;
+    if !splitter.by_hand() && !WARNED.swap(true, Ordering::Relaxed) {
+        let message =
+            c"this split pattern goes to a regex engine, which is many times slower; nanochat's and cl100k's do not";
+        PyErr::warn(py, &py.get_type::<PyUserWarning>(), message, 1)?;
     }
-    let bytes: Vec<u8> = text.call_method1("encode", ("utf-16-le", "surrogatepass"))?.extract()?;
-    let units = bytes.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
-    Ok(Cow::Owned(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()))
-}
-
-/// Up to BATCH_BYTES of texts; empty at the end.
-fn next_batch<'py>(
-    texts: &mut Bound<'py, pyo3::types::PyIterator>,
-    seen: usize,
-) -> PyResult<Vec<Bound<'py, PyString>>> {
-    let (mut batch, mut size) = (Vec::new(), 0);
-    while size < BATCH_BYTES && batch.len() < BATCH_TEXTS {
-        let Some(text) = texts.next() else { break };
-        let text = text?.cast_into::<PyString>().map_err(|error| {
-            let kind = error.into_inner().get_type();
-            PyTypeError::new_err(format!("text {} is {kind}, not a string", seen + batch.len()))
-        })?;
-        size += text.len()?;
-        batch.push(text);
-    }
-    Ok(batch)
+    Ok(splitter)
 }
 
 fn cores() -> usize {
@@ -257,6 +239,12 @@ fn cores() -> usize {
 enum Stop {
     Python(PyErr),
     Size(String),
+}
+
+impl From<PyErr> for Stop {
+    fn from(error: PyErr) -> Stop {
+        Stop::Python(error)
+    }
 }
 
 impl From<String> for Stop {

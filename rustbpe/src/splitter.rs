@@ -53,6 +53,11 @@ impl Splitter {
         &self.pattern
     }
 
+    /// Is this a pattern of the GPT-4 family? All others are cut by a regex engine.
+    pub fn by_hand(&self) -> bool {
+        matches!(self.kind, Kind::Gpt4 { .. })
+    }
+
     /// Calls `take` with each chunk of `text`, left to right. As `findall` does, skips what no branch matches
     /// (nothing, for the GPT-4 family). Fails only where the regex engine gives up.
     pub fn split<'t>(&self, text: &'t str, mut take: impl FnMut(&'t str)) -> Result<(), String> {

@@ -19,8 +19,7 @@ use std::collections::BinaryHeap;
 use rustc_hash::FxHashMap;
 
 use crate::count::{prefetch, Chunks};
-
-pub type Pair = (u32, u32);
+use crate::vocab::Pair;
 
 const EDGE: u32 = u32::MAX; // stands between chunks
 const INSIDE: u32 = u32::MAX - 1; // a byte inside a token, neither its first nor its last

@@ -4,7 +4,8 @@
 use rustc_hash::FxHashMap;
 
 use crate::cache::MOST_TOKENS;
-use crate::train::Pair;
+
+pub type Pair = (u32, u32);
 
 /// No such token. Also, in a list of symbols: merged into the left neighbour.
 pub const NONE: u32 = u32::MAX;
@@ -13,6 +14,7 @@ pub const NONE: u32 = u32::MAX;
 const MOST_BYTES: usize = 1 << 28;
 
 /// The bytes of each token by id. An empty entry is an id that is not in use (tiktoken's older ranks have a hole).
+#[derive(Debug)]
 pub struct Vocab {
     pub tokens: Vec<Box<[u8]>>,
 }
@@ -33,7 +35,7 @@ impl Vocab {
             }
             tokens.push([left.as_ref(), right.as_ref()].concat().into());
         }
-        Ok(Vocab { tokens })
+        Vocab::checked(tokens)
     }
 
     /// From pairs of bytes and rank, in any order; the rank is the id.
@@ -52,7 +54,21 @@ impl Vocab {
                 return Err(format!("rank {rank} is given twice"));
             }
         }
-        Ok(Vocab { tokens })
+        Vocab::checked(tokens)
+    }
+
+    /// Every byte is a token, so that any text has ids; no two tokens are the same bytes, so that it has no others.
+    fn checked(tokens: Vec<Box<[u8]>>) -> Result<Vocab, String> {
+        let mut ids = FxHashMap::<&[u8], usize>::default();
+        for (id, bytes) in tokens.iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
+            if let Some(other) = ids.insert(bytes, id) {
+                return Err(format!("tokens {other} and {id} are the same bytes"));
+            }
+        }
+        match (0..=255u8).find(|&byte| !ids.contains_key([byte].as_slice())) {
+            Some(byte) => Err(format!("byte {byte} is not a token")),
+            None => Ok(Vocab { tokens }),
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 """rustbpe's trainer equals the teaching one, its encoder equals tiktoken, and no text makes either slow or panic."""
 
 import random
+import subprocess
+import sys
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +16,7 @@ from odd_text import SCRIPTS, runs, texts
 import rustbpe
 from nanochat.tokenizer.bpe import GPT4_SPLIT_PATTERN, RegexTokenizer, recover_merges
 
+pytestmark = pytest.mark.filterwarnings("ignore:this split pattern goes to a regex engine")
 Rust = rustbpe.Tokenizer
 
 
@@ -103,6 +107,56 @@ def test_progress_is_told_and_may_stop_the_training(corpus):
 
     with pytest.raises(KeyboardInterrupt):
         Rust.train_from_iterator([corpus], 300, progress=interrupt)
+
+
+def test_progress_is_told_ten_times_a_second_at_most():
+    begin, heard = time.monotonic(), []
+
+    def texts():  # each is a batch of its own, and training asks for the next as soon as it can
+        while time.monotonic() < begin + 0.45:
+            yield "some words " * 100_000
+
+    Rust.train_from_iterator(texts(), 260, progress=lambda *news: heard.append(news))
+    *rest, last = heard
+    assert last == ("merge", 4, 4)
+    assert 1 <= len(rest) <= (time.monotonic() - begin) * 10
+    assert {stage for stage, *_ in rest} == {"count"}
+
+
+INTERRUPTED = """
+import os, random, signal, sys, threading
+import rustbpe
+
+stage, threads = sys.argv[1], int(sys.argv[2])
+soon = lambda: threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+dice = random.Random(0)
+words = "".join(dice.choices("abcdefghijklmnopqrstuvwxyz      ", k=3_000_000)).split()
+
+def texts():
+    if stage == "merge":
+        yield " ".join(words)
+    while stage == "count":                     # there is no end to these
+        yield "a few words"
+
+started = []
+def progress(now, done, total):
+    assert done != total, "training came to its end"
+    if now == stage and not started:
+        started.append(soon())
+
+try:
+    rustbpe.Tokenizer.train_from_iterator(texts(), 400_000, threads=threads, progress=progress)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("stage", ["count", "merge"])
+def test_ctrl_c_ends_the_training(stage, threads):
+    command = [sys.executable, "-c", INTERRUPTED, stage, str(threads)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
 def test_what_is_not_a_list_of_strings_is_refused():

@@ -1,6 +1,10 @@
 """rustbpe's hand-written splitter cuts as the `regex` package does with the same pattern."""
 
+import runpy
+import subprocess
+import sys
 import unicodedata
+from pathlib import Path
 
 import pytest
 import regex
@@ -12,6 +16,8 @@ from odd_text import texts
 import rustbpe
 from nanochat.tokenizer import SPLIT_PATTERN
 from nanochat.tokenizer.bpe import GPT2_SPLIT_PATTERN, GPT4_SPLIT_PATTERN
+
+pytestmark = pytest.mark.filterwarnings("ignore:this split pattern goes to a regex engine")
 
 CL100K = (  # as tiktoken writes it
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|"
@@ -66,6 +72,15 @@ def test_every_character_of_unicode_is_of_the_class_that_regex_says(pattern):
     assert rustbpe.split(text, pattern) == regex.findall(pattern, text)
 
 
+def test_fuzz_finds_no_difference_and_would_tell(monkeypatch):
+    fuzz = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "fuzz_splitter.py"))
+    assert fuzz["compare"]((0, 0)) == []
+    assert fuzz["PATTERNS"]["cl100k"] == CL100K
+    # were ours cl100k's for all of them, it would be seen
+    monkeypatch.setattr(rustbpe, "split", lambda text, _: regex.findall(CL100K, text))
+    assert {name for name, _ in fuzz["compare"]((0, 0))} == {"nanochat", "digit by digit"}
+
+
 def test_cl100k_pattern_is_the_one_that_tiktoken_uses():
     constructor = tiktoken_ext.openai_public.cl100k_base
     assert CL100K in constructor.__code__.co_consts
@@ -82,6 +97,17 @@ def test_number_width_is_a_parameter():
 def test_default_pattern_is_nanochats():
     assert rustbpe.PATTERN == SPLIT_PATTERN(2)
     assert rustbpe.split("I'm 1234  ok") == ["I", "'m", " ", "12", "34", " ", " ok"]
+
+
+def test_the_regex_engine_is_announced_once_and_only_where_it_is_used():
+    program = "import rustbpe\n" + "".join(
+        f"assert len(rustbpe.split('some text', {pattern!r})) == {chunks}\n"
+        for pattern, chunks in [(rustbpe.PATTERN, 2), (CL100K, 2), (r"\S+", 2), (r"\S", 8)]
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr.count("UserWarning: this split pattern goes to a regex engine") == 1
+    assert ":4: UserWarning" in done.stderr
 
 
 def test_a_bad_pattern_is_refused():

@@ -1,68 +1,80 @@
-//! The 64-byte windows against the scalar scan, which the Python tests hold equal to the `regex` package.
+//! The 64-byte windows and the scalar scan against each other and against the regex engine; the Python tests hold all of
+//! it equal to the `regex` package.
+
+use std::sync::OnceLock;
+
+use proptest::prelude::*;
 
 use super::*;
+use crate::odd_text::{cases, texts};
 
-const PIECES: &[&str] = &[
-    "a", "Z", "don't", "'", "'s", "'LL", "'ve", "'ſ", "'x", "''re", "1", "12345678", " ", "  ", "\t", "\x0b", "\x0c",
-    "\n", "\r\n", "\n\n", " \n ", "\n    ", ".", "...", "=", "<|", "\x00", "\x7f", "\x1c", "é", "中文", "½", "٣",
-    "\u{a0}", "\u{85}", "\u{2003}", "\u{200b}", "\u{feff}", "😉", "{", "[", "`", "@", "/", ":",
-];
+const DIGITS: usize = 4; // widths of a number to try
 
-fn random_text(dice: &mut impl FnMut(usize) -> usize) -> String {
-    let ascii = if dice(3) == 0 { PIECES.len() } else { 27 }; // most texts keep to the first pieces
-    let favourites: Vec<&str> = (0..1 + dice(8)).map(|_| PIECES[dice(ascii)]).collect();
-    let mut text = String::new();
-    for _ in 0..dice(120) {
-        match dice(4) {
-            0 => text.push_str(PIECES[dice(ascii)]),
-            1 => text.push_str(&favourites[dice(favourites.len())].repeat(dice(9) * dice(9))),
-            _ => text.push_str(favourites[dice(favourites.len())]),
+/// The patterns of all widths, without and with a branch for white space at the end, for the regex engine.
+fn by_engine() -> &'static Vec<Regex> {
+    static ENGINES: OnceLock<Vec<Regex>> = OnceLock::new();
+    ENGINES.get_or_init(|| {
+        let width = |digits: usize| DEFAULT_PATTERN.replace("{1,2}", &format!("{{1,{digits}}}"));
+        let tail = |pattern: &String| pattern.replace(r"|\s*[\r\n]", r"|\s++$|\s*[\r\n]");
+        let patterns: Vec<String> = (1..=DIGITS).map(width).collect();
+        patterns.iter().cloned().chain(patterns.iter().map(tail)).map(|p| Regex::new(&p).unwrap()).collect()
+    })
+}
+
+/// Where the chunks of the text start and end, by the scalar scan.
+fn scalar(scan: &Scan) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    scan.run(|start, end| found.push((start, end)));
+    found
+}
+
+fn windows(cut: impl FnOnce(&mut dyn FnMut(usize, usize))) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    cut(&mut |start, end| found.push((start, end)));
+    found
+}
+
+proptest! {
+    #![proptest_config(cases(16))]
+
+    #[test]
+    fn windows_and_scalar_scan_cut_alike(text in texts(), digits in 1..=DIGITS, whole_tail: bool) {
+        let scan = Scan { text: &text, classes: Classes::get(), digits, whole_tail };
+        let expected = scalar(&scan);
+        prop_assert_eq!(&windows(|take| window::cut(&scan, plain, take)), &expected, "plain masks");
+        #[cfg(target_arch = "x86_64")]
+        {
+            // SAFETY: each only on a machine that has just been found to have its features.
+            if window::x86::has_avx2() {
+                prop_assert_eq!(&windows(|take| unsafe { window::x86::avx2(&scan, take) }), &expected, "AVX2");
+            }
+            if window::x86::has_avx512() {
+                prop_assert_eq!(&windows(|take| unsafe { window::x86::avx512(&scan, take) }), &expected, "AVX-512");
+            }
         }
     }
-    text
 }
 
-fn dice(mut state: u64) -> impl FnMut(usize) -> usize {
-    move |sides| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) as usize % sides
+proptest! {
+    #![proptest_config(cases(2))]
+
+    #[test]
+    fn the_scan_cuts_as_the_regex_engine_does(text in texts(), digits in 1..=DIGITS, whole_tail: bool) {
+        let engine = &by_engine()[digits - 1 + if whole_tail { DIGITS } else { 0 }];
+        let expected: Vec<_> = engine.find_iter(&text).map(|found| found.unwrap().range()).collect();
+        let found = scalar(&Scan { text: &text, classes: Classes::get(), digits, whole_tail });
+        prop_assert_eq!(found.iter().map(|&(start, end)| start..end).collect::<Vec<_>>(), expected);
     }
-}
-
-fn check(scan: impl Fn(&Scan, &mut dyn FnMut(usize, usize))) {
-    let mut dice = dice(64);
-    let cases = std::env::var("FUZZ_CASES").map_or(30_000, |n| n.parse().expect("FUZZ_CASES is a number"));
-    for case in 0..cases {
-        let text = random_text(&mut dice);
-        let split = Scan { text: &text, classes: Classes::get(), digits: 1 + case % 4, whole_tail: case % 3 == 0 };
-        let (mut expected, mut found) = (Vec::new(), Vec::new());
-        split.run(|start, end| expected.push((start, end)));
-        scan(&split, &mut |start, end| found.push((start, end)));
-        assert_eq!(found, expected, "{text:?}, {} digits", split.digits);
-    }
-}
-
-#[test]
-fn windows_with_plain_masks_cut_as_the_scalar_scan_does() {
-    check(|scan, take| window::cut(scan, plain, take));
 }
 
 #[cfg(target_arch = "x86_64")]
 #[test]
-fn windows_with_avx2_cut_as_the_scalar_scan_does() {
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") {
-        // SAFETY: the features were just found.
-        check(|scan, take| unsafe { window::x86::avx2(scan, take) });
+fn wide_instructions_see_each_byte_at_each_place() {
+    // SAFETY: each only on a machine that has just been found to have its features.
+    if window::x86::has_avx2() {
         each_byte(|bytes| unsafe { window::x86::masks2(bytes) });
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[test]
-fn windows_with_avx512_cut_as_the_scalar_scan_does() {
-    if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") {
-        // SAFETY: the features were just found.
-        check(|scan, take| unsafe { window::x86::avx512(scan, take) });
+    if window::x86::has_avx512() {
         each_byte(|bytes| unsafe { window::x86::masks512(bytes) });
     }
 }

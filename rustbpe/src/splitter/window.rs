@@ -123,17 +123,15 @@ pub fn cut(scan: &Scan, classify: impl Fn(&[u8; WIDTH]) -> Masks, mut take: impl
 /// Cuts the whole text with the widest instructions that this machine has. False, and nothing done, if it has none.
 #[cfg(target_arch = "x86_64")]
 pub fn run(scan: &Scan, take: impl FnMut(usize, usize)) -> bool {
-    if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") {
-        // SAFETY: the features that `avx512` is compiled for were just found on this machine.
+    // SAFETY: each is called only where the features that it is compiled for were just found.
+    if x86::has_avx512() {
         unsafe { x86::avx512(scan, take) };
-        return true;
-    }
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") {
-        // SAFETY: the same.
+    } else if x86::has_avx2() {
         unsafe { x86::avx2(scan, take) };
-        return true;
+    } else {
+        return false;
     }
-    false
+    true
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -146,6 +144,14 @@ pub mod x86 {
     use std::arch::x86_64::*;
 
     use super::{cut, Masks, Scan, WIDTH};
+
+    pub fn has_avx512() -> bool {
+        is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2")
+    }
+
+    pub fn has_avx2() -> bool {
+        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2")
+    }
 
     #[target_feature(enable = "avx512f,avx512bw,bmi1,bmi2")]
     pub fn avx512(scan: &Scan, take: impl FnMut(usize, usize)) {

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::*;
-use crate::count::Counter;
-use crate::splitter::Splitter;
+use crate::count::tests::count_all;
+use crate::odd_text::{cases, runs};
+use crate::splitter::{Splitter, DEFAULT_PATTERN};
 
 fn slow(texts: &[String], splitter: &Splitter, wanted: usize) -> Vec<Pair> {
     let mut chunks: Vec<Vec<u32>> = Vec::new();
@@ -33,32 +36,19 @@ fn slow(texts: &[String], splitter: &Splitter, wanted: usize) -> Vec<Pair> {
     merges
 }
 
-/// A random text of runs, over so few letters that counts tie and pairs overlap.
-fn text(dice: &mut impl FnMut(usize) -> usize) -> String {
-    let letters: &[&str] = if dice(2) == 0 { &["a", "b"] } else { &["a", "a", "b", "c", " ", "\n", "é", "1", "."] };
-    (0..dice(30)).map(|_| letters[dice(letters.len())].repeat(1 + dice(9))).collect()
-}
+proptest! {
+    #![proptest_config(cases(2))]
 
-fn dice(mut state: u64) -> impl FnMut(usize) -> usize {
-    move |sides| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) as usize % sides
-    }
-}
-
-#[test]
-fn merges_equal_the_slow_twins_for_any_floor_and_any_number_of_threads() {
-    let mut dice = dice(4);
-    for case in 0..1500 {
-        let splitter = Splitter::new(if case % 3 == 0 { "(?s).+" } else { crate::splitter::DEFAULT_PATTERN }).unwrap();
-        let texts: Vec<String> = (0..dice(5)).map(|_| text(&mut dice)).collect();
-        let wanted = dice(60);
+    #[test]
+    fn merges_equal_the_slow_twins_for_any_floor_and_any_number_of_threads(
+        texts in prop::collection::vec(runs(30), 0..6), wanted in 0..60usize, split: bool, floor in 1..40u64,
+    ) {
+        let splitter = Splitter::new(if split { DEFAULT_PATTERN } else { "(?s).+" }).unwrap();
         let expected = slow(&texts, &splitter, wanted);
-        for (threads, floor) in [(1, 1), (1, 2), (2, 7), (3, 1000)] {
-            let mut counter = Counter::new(&splitter, threads);
-            texts.chunks(2).for_each(|batch| counter.add(batch).unwrap());
-            let merges = train_above(&counter.finish(), wanted, |_| floor, |_| Ok::<(), String>(()));
-            assert_eq!(merges.unwrap(), expected, "{texts:?}, floor {floor}");
+        for (threads, floor) in [(1, 1), (2, floor), (3, 1000)] {
+            let chunks = count_all(&splitter, threads, &texts);
+            let merges = train_above(&chunks, wanted, |_| floor, |_| Ok::<(), String>(()));
+            prop_assert_eq!(merges.as_ref(), Ok(&expected), "{} threads, floor {}", threads, floor);
         }
     }
 }
@@ -77,8 +67,7 @@ fn a_place_tells_its_chunks_count() {
 #[test]
 fn an_error_of_progress_ends_the_training() {
     let splitter = Splitter::new("(?s).+").unwrap();
-    let mut counter = Counter::new(&splitter, 1);
-    counter.add(&["abcdefgh"]).unwrap();
+    let chunks = count_all(&splitter, 1, &["abcdefgh".to_string()]);
     let stop = |done| if done == 3 { Err("stop".to_string()) } else { Ok(()) };
-    assert_eq!(train(&counter.finish(), 7, stop), Err("stop".to_string()));
+    assert_eq!(train(&chunks, 7, stop), Err("stop".to_string()));
 }
