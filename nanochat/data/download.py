@@ -85,11 +85,16 @@ def download_all(files: list[tuple[str, Path]], **options) -> list[Path]:
 def locked(path: Path):
     """Hold the lock of `path` among all processes of this machine; wait for it if need be."""
     with open(path.with_name(f".{path.name}.lock"), "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            print(f"{path.name}: waiting for another process that has it in hand", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        for patience in range(10, -1, -1):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if patience:
+                    time.sleep(0.1)
+                    continue
+                print(f"{path.name}: waiting for another process that has it in hand", flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
