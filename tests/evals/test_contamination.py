@@ -1,14 +1,13 @@
 """Questions in training text: what is there is found, what is not is not, against a plain search."""
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from nanochat.data import write_world
 from nanochat.evals import contamination
 from nanochat.evals.contamination import WORD, Exams, question, texts_of
-from nanochat.tasks import load_task
 
 WORDS = [f"w{i}" for i in range(60)]
 
@@ -41,7 +40,7 @@ def test_it_finds_what_a_plain_search_finds(monkeypatch, at_once):
         at, k = rng.randrange(len(pieces) + 1), rng.randrange(30)
         questions += [" ".join(pieces[at:at + k]), text.upper() + "?", " ".join([*pieces[at:at + 12], "other", *pieces[at + 13:at + 24]])]
     # the last words of a text and the first ones of the next are not in a row
-    questions += [" ".join((a.split() + b.split())[len(a.split()) - 6:][:13]) for a, b in zip(texts, texts[1:])]
+    questions += [" ".join((a.split() + b.split())[len(a.split()) - 6:][:13]) for a, b in pairwise(texts)]
     found = Exams({"a": questions[:30], "b": questions[30:]}).search(iter(texts))
     exact, overlap = slow_search(questions, texts)
     assert np.concatenate([found["a"].exact, found["b"].exact]).tolist() == exact
