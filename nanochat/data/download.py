@@ -59,7 +59,6 @@ def download(url: str, path: str | Path, *, size: int | None = None, sha256: str
     """
     path = Path(path)
     if not _have(path, sha256):
-        path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
             if not _have(path, sha256):  # another process may have fetched it while this one waited
                 _Transfer(url, path, size, sha256, stall, deadline, sleep, stop or threading.Event()).run()
@@ -83,19 +82,29 @@ def download_all(files: list[tuple[str, Path]], **options) -> list[Path]:
 
 @contextmanager
 def locked(path: Path):
-    """Hold the lock of `path` among all processes of this machine; wait for it if need be."""
-    with open(path.with_name(f".{path.name}.lock"), "a") as lock:
+    """Hold the lock of `path` among all processes of this machine; wait for it if need be. Makes the folder.
+
+    Raises UserError where the folder cannot be written to, or its file system has no locks.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"cannot write to {path.parent} ({error.strerror}); make it writable, or choose another place") from None
+    try:
         for patience in range(10, -1, -1):
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if patience else 0))
                 break
             except BlockingIOError:
-                if patience:
-                    time.sleep(0.1)
-                    continue
-                print(f"{path.name}: waiting for another process that has it in hand", flush=True)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                time.sleep(0.1)
+                if patience == 1:
+                    print(f"{path.name}: waiting for another process that has it in hand", flush=True)
+            except OSError as error:
+                raise UserError(f"cannot lock a file in {path.parent} ({error.strerror}); choose a place on another disk") from None
         yield
+    finally:
+        os.close(lock)  # gives the lock back
 
 
 def stamp_of(path: Path) -> Path:

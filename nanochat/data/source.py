@@ -35,7 +35,6 @@ def pin(record: Path, paths: list[Path], full: bool = False) -> None:
     old = read_json(record) if record.exists() else {}
     if not full and all(path.name in old and still(path, old[path.name]) == old[path.name] for path in paths):
         return
-    record.parent.mkdir(parents=True, exist_ok=True)
     with locked(record), ThreadPoolExecutor(4) as pool:
         old = read_json(record) if record.exists() else {}
         for path, now in zip(paths, pool.map(lambda path: _stamp_now(path, old.get(path.name), full), paths)):

@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import namedtuple
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -198,6 +200,20 @@ def test_a_full_disk_is_one_line_with_both_figures(get, monkeypatch):
     assert get().read_bytes() == BODY
 
 
+def test_a_redirect_never_leaves_https():
+    def follow(place):
+        return module._Redirects().redirect_request(request, None, 302, "", Message(), place)
+
+    request = urllib.request.Request("https://hub/file")
+    assert follow("http://hub/file") is None and follow("https://cdn/file").full_url == "https://cdn/file"
+
+
+def test_a_folder_that_cannot_be_used_is_one_line(server, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write to .*/file/cache .*; make it writable"):
+        download(f"{server.url}/a.parquet", tmp_path / "file" / "cache" / "a.parquet")
+
+
 def test_many_files_come_together_and_the_first_failure_ends_all(server, tmp_path):
     server.files = {f"/{i}.parquet": parquet(i) for i in range(10)}
     files = [(f"{server.url}/{i}.parquet", tmp_path / f"{i}.parquet") for i in range(10)]
@@ -227,19 +243,21 @@ sys.exit(sum(os.waitstatus_to_exitcode(os.wait()[1]) != 0 for _ in range(n)))
 def start(server, folder, n, files):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "no_proxy": "*"}
     return subprocess.Popen([sys.executable, "-c", PROCESSES, server.url, str(folder), str(n), ",".join(files)],
-                            env=environment, start_new_session=True)
+                            env=environment, start_new_session=True, stdout=subprocess.PIPE, text=True)
 
 
 def test_eight_processes_that_want_five_files_fetch_each_once(tmp_path):
     files = {f"{i}.parquet": parquet(i) for i in range(5)}
     with flaky.serve({f"/{name}": body for name, body in files.items()}) as server:
         server.script = {f"/{name}": [flaky.slow(0.2)] for name in files}
-        assert start(server, tmp_path, 8, files).wait(60) == 0
+        processes = start(server, tmp_path, 8, files)
+        processes.communicate(timeout=60)
+        assert processes.returncode == 0
         assert sorted(server.requests) == sorted(f"/{name}" for name in files)
     assert {name: (tmp_path / name).read_bytes() for name in files} == files
 
 
-def test_a_killed_download_frees_its_lock_and_is_gone_on_with(tmp_path):
+def test_a_killed_download_frees_its_lock_and_another_process_goes_on_with_it(tmp_path):
     rng = random.Random(3)
     with flaky.serve({}) as server:
         for i in range(20 if SOAK else 3):
@@ -250,8 +268,10 @@ def test_a_killed_download_frees_its_lock_and_is_gone_on_with(tmp_path):
             while server.sent.get(f"/{name}", 0) < 1000 or not leftovers(tmp_path / name):
                 assert victim.poll() is None
                 time.sleep(0.01)
+            heir = start(server, tmp_path, 1, [name])
+            assert heir.stdout.readline() == f"{name}: waiting for another process that has it in hand\n"
             os.killpg(victim.pid, signal.SIGKILL)
             victim.wait()
-            assert not (tmp_path / name).exists()
-            assert download(f"{server.url}/{name}", tmp_path / name).read_bytes() == body
+            heir.communicate(timeout=60)
+            assert heir.returncode == 0 and (tmp_path / name).read_bytes() == body
             assert server.sent[f"/{name}"] <= 1.5 * len(body) and not leftovers(tmp_path / name)
