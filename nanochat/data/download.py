@@ -52,7 +52,7 @@ class _TryAgain(Exception):
 
 
 def download(url: str, path: str | Path, *, size: int | None = None, sha256: str | None = None, stall: float = STALL,
-             deadline: float = DEADLINE, sleep=time.sleep, stop: threading.Event | None = None) -> Path:
+             deadline: float = DEADLINE, sleep=None, stop: threading.Event | None = None) -> Path:
     """The file at `url` under the name `path`: there already, or fetched; returns `path`.
 
     Raises UserError when it cannot be had whole (server, network, disk), or is there but not what it was.
@@ -136,7 +136,7 @@ class _Transfer:
 
     def __init__(self, url, path, size, sha256, stall, deadline, sleep, stop):
         self.url, self.path, self.size = url, path, size
-        self.stall, self.sleep, self.stop = stall, sleep, stop
+        self.stall, self.sleep, self.stop = stall, sleep or stop.wait, stop
         self.part, self.need = None, 0                                   # for the message, should the disk be full
         self.started = time.monotonic()
         self.end, self.told = self.started + deadline, self.started - 4   # the first line of progress after a second
@@ -150,7 +150,7 @@ class _Transfer:
                 except _TryAgain as error:
                     problem = error
                 wait = problem.wait if problem.wait is not None else random.uniform(WAIT[0], min(WAIT[1], 2 ** tries))
-                if tries > RETRIES or time.monotonic() + wait > self.end:
+                if tries > RETRIES or self.stop.is_set() or time.monotonic() + wait > self.end:
                     break
                 self.sleep(wait)
         except OSError as error:  # what the network does is a _TryAgain: this was the disk
@@ -195,7 +195,8 @@ class _Transfer:
         headers, total = answer.headers, None
         if answer.status == 206:
             found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
-            if not found or int(found[1]) != have:
+            same = headers.get("ETag", "") in ("", unquote(part.name.rpartition(".part-")[2]))
+            if not found or int(found[1]) != have or not same:
                 part.unlink(missing_ok=True)
                 raise _TryAgain("the server sent another part of the file than was asked for")
             total = int(found[2])

@@ -106,6 +106,15 @@ def content(make, **headers):
     return behave
 
 
+def spliced(make):
+    """The rest of another file, from a server that minds Range and not If-Range."""
+    def behave(handler, body, start):
+        other = make(body)
+        handler.head(206, len(other) - start, ETag=etag(other), Content_Range=f"bytes {start}-{len(other) - 1}/{len(other)}")
+        handler.send(other[start:])
+    return behave
+
+
 def flipped(body):
     return body[:len(body) // 2] + bytes([body[len(body) // 2] ^ 1]) + body[len(body) // 2 + 1:]
 

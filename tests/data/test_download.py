@@ -148,6 +148,10 @@ def test_a_file_that_changed_meanwhile_is_fetched_from_its_start(server, get):
     assert get().read_bytes() == parquet("another") and not leftovers(get.path)
 
 
+def test_the_rest_of_another_file_is_not_put_to_what_is_here(get):
+    assert get(flaky.cut(40_000), flaky.spliced(lambda body: parquet("another", len(body)))).read_bytes() == BODY
+
+
 def test_the_hubs_own_word_about_a_file_is_checked(server, tmp_path):
     server.files["/bucket.parquet"] = BODY
     linked = {"Location": "/bucket.parquet", "X_Linked_Size": len(BODY), "X_Linked_Etag": f'"{SHA}"'}
@@ -217,6 +221,7 @@ def test_a_folder_that_cannot_be_used_is_one_line(server, tmp_path):
 def test_many_files_come_together_and_the_first_failure_ends_all(server, tmp_path):
     server.files = {f"/{i}.parquet": parquet(i) for i in range(10)}
     files = [(f"{server.url}/{i}.parquet", tmp_path / f"{i}.parquet") for i in range(10)]
+    server.script = {"/3.parquet": [flaky.status(503, Retry_After=0)]}
     assert [path.read_bytes() for path in download_all(files)] == list(server.files.values())
     server.script = {f"/{i}.parquet": [flaky.slow(3)] for i in range(1, 10)}
     files = [(url, tmp_path / "again" / path.name) for url, path in files]
