@@ -173,12 +173,27 @@ def export(
 
 
 @app.command()
-def data(scale: ScaleOption = "toy", run: OwnRunOption = "", seed: SeedOption = 0):
-    """Fetch or generate everything a scale reads, before a long run needs it."""
-    from nanochat import course
-    from nanochat.course.prepare import fetch
+def data(
+    what: Annotated[str, typer.Argument(metavar="[fetch | verify | contamination]")] = "fetch",
+    scale: ScaleOption = "toy",
+    run: OwnRunOption = "",
+    seed: SeedOption = 0,
+):
+    """Fetch or generate everything a scale reads, before a long run needs it.
 
-    fetch(course.scale(scale), course.open_run(scale, run, seed))
+    verify: read it all again and compare it with what it was. contamination: look for exam questions in it.
+    """
+    from nanochat import course
+    from nanochat.course import prepare
+
+    todo = {"fetch": prepare.fetch, "verify": prepare.verify, "contamination": prepare.contamination}
+    if what not in todo:
+        raise UserError(f"nanochat data does not know {what!r}; it knows {', '.join(todo)}")
+    table = todo[what](course.scale(scale), course.open_run(scale, run, seed))
+    if what == "contamination":
+        from nanochat.course.report import contamination_table
+
+        say(contamination_table(table))
 
 
 @app.command()

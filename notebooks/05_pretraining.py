@@ -701,7 +701,7 @@ from nanochat.data import hub
 from nanochat.evals import core, write_toy_bundle
 
 real_bundle = S.evals.core and not town
-bundle = (hub.mirror() or run.path) / "eval_bundle" if real_bundle else write_toy_bundle(run / "core_bundle", people)
+bundle = hub.eval_bundle() if real_bundle else write_toy_bundle(run / "core_bundle", people)
 tasks = core.read_bundle(bundle)
 one_of = {kind_: next(task for task in tasks if task.kind == kind_) for kind_ in core.FIELDS}
 

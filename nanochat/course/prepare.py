@@ -2,14 +2,19 @@
 
     paths = text(S, run)             # parquet shards, made (toy world) or fetched (hub); the last is for validation
     tokenizer = train_tokenizer(S, run)
+
+And what `nanochat data` does with everything a scale reads: `fetch` it, `verify` it, look for exam questions in it
+(`contamination`).
 """
 
 from collections.abc import Callable, Iterator
+from functools import reduce
 from itertools import islice
+from operator import or_
 from pathlib import Path
 
 from nanochat.course.manifest import Scale
-from nanochat.runtime import Run, UserError, say
+from nanochat.runtime import Run, UserError, say, write_json
 
 
 def text(scale: Scale, run: Run) -> list[Path]:
@@ -56,13 +61,81 @@ def first_characters(texts: Iterator[str], most: int) -> Iterator[str]:
         most -= len(document)
 
 
+REAL_EXAMS = ("arc-easy", "arc-challenge", "mmlu", "gsm8k", "humaneval")
+TOY_EXAMS = ("toy-qa-seen", "toy-qa-heldout", "toy-tool", "toy-free", "toy-chat-sums", "toy-choices", "toy-letters",
+             "toy-problems", "toy-functions", "toy-cloze", "toy-addition")
+
+
 def fetch(scale: Scale, run: Run) -> None:
-    """Everything a scale reads: its text, and the data behind its chat tasks."""
+    """Everything a scale reads: its text, the data behind its chat tasks and exams, CORE's bundle."""
+    from nanochat.data import hub
     from nanochat.tasks import load_task
 
     paths = text(scale, run)
     say(f"text: {len(paths)} shards, {sum(p.stat().st_size for p in paths) / 1e6:.1f} MB")
-    shares = {share.task: share for stage in (scale.midtrain, scale.sft) for share in stage.mixture}
-    for name, share in shares.items():
-        task = load_task(name, "train", world_folder=run / "data", **share.options)
+    for name, options in _trained_on(scale).items():
+        task = load_task(name, "train", world_folder=run / "data", **options)
         say(f"{name}: {len(task)} items")
+    for name in _exams(scale):
+        say(f"{name}: {len(load_task(name, 'test', world_folder=run / 'data'))} items to test on")
+    if scale.evals.core:
+        say(f"core: {hub.eval_bundle()}")
+
+
+def verify(scale: Scale, run: Run) -> None:
+    """Read every byte of what was fetched or generated, and compare its SHA-256 with the one at the first use.
+
+    Raises UserError for the first file that differs.
+    """
+    from nanochat.data import download, hub, source
+
+    paths = text(scale, run)
+    source.pin(run / "data" / "shards.json", paths, full=True)
+    say(f"text: {len(paths)} shards are what they were when this run first read them")
+    records = [] if hub.mirror() else sorted(hub.cache().rglob(".*.stamp"))
+    for record in records:
+        download.check(record.with_name(record.name[1:].removesuffix(".stamp")), full=True)
+    if records:
+        say(f"cache: {len(records)} downloaded files are what they were")
+
+
+def contamination(scale: Scale, run: Run) -> dict:
+    """Look for the scale's exam questions in all it trains on; the result is in the run's contamination.json, too.
+
+    {exam: {"questions", "exact", "overlap": in any source, "sources": {source: [exact, overlap]}}}
+    """
+    from nanochat.data import TextShards, hub
+    from nanochat.evals.contamination import Exams, core_questions, question, texts_of
+    from nanochat.tasks import load_task
+
+    world = run / "data"
+    shards = TextShards(text(scale, run)[:-1])
+    questions = {name: [question(item) for item in load_task(name, "test", world_folder=world)] for name in _exams(scale)}
+    exams = Exams(questions | (core_questions(hub.eval_bundle()) if scale.evals.core else {}))
+    sources = {"text": (document for group in range(len(shards)) for document in shards.read(group))}
+    for name, options in _trained_on(scale).items():
+        task = load_task(name, "train", world_folder=world, **options)
+        sources[name] = (piece for item in task for piece in texts_of(item))
+    found: dict = {}
+    for source, texts in sources.items():
+        found[source] = exams.search(texts)
+        say(f"{source} searched")
+    table = {}
+    for name, size in exams.sizes.items():
+        every = reduce(or_, (by_exam[name] for by_exam in found.values()))
+        table[name] = {"questions": size, "exact": int(every.exact.sum()), "overlap": int(every.overlap.sum()),
+                       "sources": {source: [int(by_exam[name].exact.sum()), int(by_exam[name].overlap.sum())]
+                                   for source, by_exam in found.items() if by_exam[name].overlap.any()}}
+    write_json(run / "contamination.json", table)
+    return table
+
+
+def _trained_on(scale: Scale) -> dict[str, dict]:
+    """The tasks a scale trains on, with their options (of a task in two stages, the ones that take more of it)."""
+    shares = [*scale.midtrain.mixture, *scale.sft.mixture, *scale.grpo.mixture]
+    tasks = {scale.grpo.task: {}} | {share.task: share.options for share in shares}
+    return tasks | {share.task: {} for share in shares if not share.options}
+
+
+def _exams(scale: Scale) -> tuple[str, ...]:
+    return TOY_EXAMS if scale.pretrain.data.source == "toy" else REAL_EXAMS

@@ -19,7 +19,7 @@ from nanochat.course.grade import grades
 from nanochat.course.manifest import Course, load, root
 from nanochat.course.milestones import Milestone, reached
 from nanochat.course.plan import Plan, duration
-from nanochat.runtime import Run, UserError, atomic_write, write_json
+from nanochat.runtime import Run, UserError, atomic_write, read_json, write_json
 
 STAGES = ("char_rnn", "base", "mid", "sft", "grpo")
 TITLES = {"char_rnn": "RNN", "base": "base", "mid": "mid", "sft": "SFT", "grpo": "GRPO"}
@@ -52,6 +52,7 @@ def report(run: Run) -> Path:
         "## What each stage scores\n\n" + _stage_table(results, run.chance()) + (TOY_NOTE if is_toy(course, run) else ""),
         *([f"## Curves\n\n{pictures}"] if pictures else []),
         *([f"## The tokenizer\n\n{_tokenizer(run, results)}"] if COMPRESSION + "news" in results else []),
+        *_contamination(run),
         "## What it took\n\n" + _costs(course, run, results),
         "## The exam\n\n" + _exam(course),
         "## The code\n\n" + _bloat(),
@@ -131,6 +132,24 @@ def _tokenizer(run: Run, results: dict[str, float]) -> str:
     columns = zip(kinds, *series.values())
     rows = [[kind.replace("_", " "), *(f"{value:.2f}" for value in values)] for kind, *values in columns]
     return _table(["bytes per token", *series], rows) + "\n\n![bytes per token](plots/tokenizer.png)"
+
+
+def _contamination(run: Run) -> list[str]:
+    """The section on exam questions in the training text, where `nanochat data contamination` has looked for them."""
+    path = run / "contamination.json"
+    return ["## Questions seen in training\n\n" + contamination_table(read_json(path))] if path.exists() else []
+
+
+def contamination_table(table: dict) -> str:
+    """How many questions of each exam stand in the training text, and where most of them do."""
+    rows = []
+    for name, found in table.items():
+        n = found["questions"]
+        most = max(found["sources"], key=lambda source: found["sources"][source][1], default="–")
+        rows.append([name, f"{n:,}", *(f"{found[k]:,} ({found[k] / max(n, 1):.1%})" for k in ("exact", "overlap")), most])
+    note = ("\n\nOf a question of fewer than 13 words, all in a row; one of fewer than 4 counts only where it is a whole document or "
+            "message. `toy-qa-seen` and `toy-cloze` ask what was taught, by design.")
+    return _table(["exam", "questions", "whole", "13 words in a row", "most in"], rows) + note
 
 
 def _costs(course: Course, run: Run, results: dict) -> str:

@@ -1,34 +1,41 @@
 """Data sets and files of the Hugging Face hub: from a local mirror, the cache, or the network.
 
     load("openai/gsm8k", "main", split="test")                       → datasets.Dataset
-    file("karpathy/climbmix-400b-shuffle", "shard_00000.parquet")     → Path
+    file("karpathy/climbmix-400b-shuffle", "shard_00000.parquet")     → Path; `files` for many at once
     extra("words_alpha.zip")                                          → Path, of a few files that live elsewhere
+    eval_bundle()                                                     → Path of the folder with CORE's tasks
     read_parquet("runs/toy/data/chat/qa.train.parquet")               → datasets.Dataset, in memory
 
-The environment variable NANOCHAT_HUB names a mirror: a folder with the hub's layout (<owner>/<name>/<files>). With a
-mirror set nothing is downloaded, and what the mirror lacks is an error. `datasets` is imported on first use: it takes a
-second or two.
+The environment variable NANOCHAT_HUB names a mirror: a folder with the hub's layout (<owner>/<name>/<files>, extras/,
+eval_bundle/). With a mirror set nothing is downloaded, and what the mirror lacks is an error. Data sets of the tasks come
+through `datasets` and its cache (imported on first use: it takes a second or two); everything larger comes through
+`nanochat.data.download`, which checks more, to ~/.cache/nanochat.
 """
 
 import os
-import shutil
 import socket
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from nanochat.data.archive import unpack
+from nanochat.data.download import download, download_all, locked
 from nanochat.runtime import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-EXTRAS = {"words_alpha.zip": "https://github.com/dwyl/english-words/raw/master/words_alpha.zip"}
-TIMEOUT = 30.0  # seconds without an answer
+# Files that live elsewhere: where, and their SHA-256 where it is known (else the first download's is pinned).
+EXTRAS = {
+    "words_alpha.zip": ("https://github.com/dwyl/english-words/raw/20f5cc9b3f0ccc8ce45d814c532b7c2031bba31c/words_alpha.zip",
+                        "84e2f80ebb4ef498dac7e0940893efc4d14ca90262370656b6155fb065839b5f"),
+    "eval_bundle.zip": ("https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip", None),
+}
 
 
 def mirror() -> Path | None:
@@ -72,20 +79,25 @@ def load(repo: str, config: str | None = None, split: str = "train") -> "Dataset
 
 
 def file(repo: str, name: str) -> Path:
-    """One file of a data set repository; a download appears under its name only when it is complete."""
-    if root := mirror():
-        path = root / repo / name
-        if not path.is_file():
-            raise UserError(f"{name} of {repo} is not in the mirror {root}; add it there, or unset NANOCHAT_HUB")
-        return path
-    _go_offline_if_unreachable()
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+    """One file of a data set repository."""
+    return files(repo, [name])[0]
 
-    try:
-        return Path(hf_hub_download(repo, name, repo_type="dataset"))
-    except (OSError, HfHubHTTPError) as error:
-        raise UserError(_how_to_get(f"{name} of {repo}", error)) from None
+
+def files(repo: str, names: list[str]) -> list[Path]:
+    """Files of a data set repository: in the mirror, else downloaded once to the user's cache, a few at a time.
+
+    The hub tells the length and SHA-256 of every large file, which are checked.
+    """
+    if root := mirror():
+        for name in names:
+            if not (root / repo / name).is_file():
+                raise UserError(f"{name} of {repo} is not in the mirror {root}; add it there, or unset NANOCHAT_HUB")
+        return [root / repo / name for name in names]
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    wanted = [(f"{endpoint}/datasets/{repo}/resolve/main/{name}", cache() / "hub" / repo / name) for name in names]
+    if missing := [(url, f"{path.name} of {repo}") for url, path in wanted if not path.exists()]:
+        _need_network(*missing[0])
+    return download_all(wanted)
 
 
 def extra(name: str) -> Path:
@@ -95,19 +107,30 @@ def extra(name: str) -> Path:
         if not path.is_file():
             raise UserError(f"extras/{name} is not in the mirror {root}; add it there, or unset NANOCHAT_HUB")
         return path
-    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nanochat" / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
-        try:
-            with urllib.request.urlopen(EXTRAS[name], timeout=TIMEOUT) as answer, open(temporary, "wb") as f:
-                shutil.copyfileobj(answer, f)
-            os.replace(temporary, path)
-        except (OSError, urllib.error.URLError) as error:
-            raise UserError(_how_to_get(name, error)) from None
-        finally:
-            temporary.unlink(missing_ok=True)
-    return path
+    url, sha256 = EXTRAS[name]
+    if not (cache() / name).exists():
+        _need_network(url, name)
+    return download(url, cache() / name, sha256=sha256)
+
+
+def eval_bundle() -> Path:
+    """The folder of CORE's tasks: in the mirror, else unpacked once in the user's cache (nanochat's eval_bundle.zip, 162 MB)."""
+    if root := mirror():
+        if not (root / "eval_bundle" / "core.yaml").is_file():
+            raise UserError(f"eval_bundle/ is not in the mirror {root}; add it there, or unset NANOCHAT_HUB")
+        return root / "eval_bundle"
+    folder = cache() / "eval_bundle"
+    if not folder.is_dir():
+        archive = extra("eval_bundle.zip")
+        with locked(folder):
+            if not folder.is_dir():
+                unpack(archive, folder)
+    return folder
+
+
+def cache() -> Path:
+    """Where downloads are kept for all runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nanochat"
 
 
 def read_parquet(path: str | Path) -> "Dataset":
@@ -145,17 +168,27 @@ def _mirror_files(folder: Path, config: str | None, split: str) -> list[Path]:
 
 
 def _go_offline_if_unreachable() -> None:
-    """Ask whether the hub's name resolves; where it does not, tell the hub's client, which else retries for a minute.
+    """Where the hub cannot be reached, tell its client, which else retries for a minute. Its cache is still used then."""
+    if "HF_HUB_OFFLINE" not in os.environ and _unreachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co")):
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read when the client is imported
 
-    Its cache is still used then. Behind a proxy names need not resolve here, so nothing is concluded.
-    """
-    proxies = ("http_proxy", "https_proxy", "all_proxy")
-    if "HF_HUB_OFFLINE" not in os.environ and not any(os.environ.get(p) or os.environ.get(p.upper()) for p in proxies):
-        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-        try:
-            socket.getaddrinfo(endpoint.split("//")[-1].split("/")[0].split(":")[0], 443)
-        except OSError:
-            os.environ["HF_HUB_OFFLINE"] = "1"  # read when the client is imported
+
+def _need_network(url: str, what: str) -> None:
+    """Raise UserError at once where trying for minutes would be in vain."""
+    error = OSError("HF_HUB_OFFLINE is set") if os.environ.get("HF_HUB_OFFLINE") == "1" else _unreachable(url)
+    if error:
+        raise UserError(_how_to_get(what, error))
+
+
+def _unreachable(url: str) -> OSError | None:
+    """Why the host of a URL has no address here. Behind a proxy names need not resolve, so nothing is concluded."""
+    if urllib.request.getproxies():
+        return None
+    try:
+        socket.getaddrinfo(urlsplit(url).hostname, 443)
+    except OSError as error:
+        return error
+    return None
 
 
 def _how_to_get(what: str, error: Exception) -> str:

@@ -9,6 +9,8 @@ How. The data is cut into `streams` independent logical streams, each with its o
 stream s always makes rows s·R … (s+1)·R − 1 of the global batch, R = rows / streams. A rank owns a run of neighbouring
 streams. So the global batch does not depend on how many ranks there are, and a checkpoint of 8 ranks continues on 2.
 
+A row group of text that cannot be read has no documents, on any rank (see `shards`); the state holds which were met.
+
 The state of a stream is its place and the *keys* of the documents on its packer's shelf; loading fetches these
 documents again. That is exact, and a few kilobytes where the tokens would be megabytes.
 """
@@ -60,6 +62,8 @@ class TextSource:
         for group in sorted({group for group, _ in keys}):
             texts = self.shards.read(group)
             wanted = [index for g, index in keys if g == group]
+            if max(wanted) >= len(texts):
+                raise UserError(f"cannot resume: row group {group} of the text can no longer be read; restore the file")
             for index, ids in zip(wanted, self.tokenizer.encode_batch([texts[index] for index in wanted])):
                 found[group, index] = self._document([group, index], ids)
         return [found[group, index] for group, index in keys]
@@ -133,10 +137,12 @@ class Loader:
     """Batches of this rank. An iterator too: a finite loader ends with StopIteration when its own streams are dry.
 
     streams: {number: Stream} of this rank, in order. same: whatever must be equal for a saved state to fit.
+    shards: the text behind it (None for conversations); `shards.bad` are the row groups that were skipped.
     """
 
-    def __init__(self, streams: dict[int, Stream], rows: int, sequence_len: int, pad: int, same: dict):
-        self.streams, self.same, self._pad = streams, same, pad
+    def __init__(self, streams: dict[int, Stream], rows: int, sequence_len: int, pad: int, same: dict,
+                 shards: TextShards | None = None):
+        self.streams, self.same, self.shards, self._pad = streams, same, shards, pad
         self.rows, self.sequence_len = rows, sequence_len   # rows of this rank's batch, tokens of a row
 
     def next(self) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +159,8 @@ class Loader:
 
     def state(self) -> dict:
         """Where this rank's streams are. JSON-able."""
-        return {"same": self.same, "streams": {str(s): stream.state() for s, stream in self.streams.items()}}
+        return {"same": self.same, "streams": {str(s): stream.state() for s, stream in self.streams.items()},
+                "skipped": {str(group): why for group, why in self.shards.bad.items()} if self.shards else {}}
 
     def load(self, states: list[dict]) -> None:
         """Continue where the loaders that gave `states` (one per rank, any number of ranks) stood.
@@ -167,6 +174,8 @@ class Loader:
                     raise UserError(f"cannot resume: the checkpoint's data had {what} {state['same'].get(what)!r}, "
                                     f"this run has {mine!r}; restore that setting or start the stage again")
             saved.update(state["streams"])
+            if self.shards:  # counted together: each rank has met its own
+                self.shards.skip({int(group): why for group, why in state.get("skipped", {}).items()})
         missing = [s for s in self.streams if str(s) not in saved]
         if missing:
             raise UserError(f"cannot resume: the checkpoint lacks the data streams {missing}; a rank's file is missing")
@@ -187,7 +196,7 @@ def pretrain_loader(paths: Iterable[str | Path], tokenizer, *, rows: int, sequen
             "sequence_len": sequence_len, "streams": streams, "seed": seed}
     return Loader({s: Stream(TextSource(shards, tokenizer, s, streams, seed, loop),
                              BestFitCrop(sequence_len + 1, max(1, buffer // streams))) for s in mine},
-                  rows // world, sequence_len, tokenizer.bos, same)
+                  rows // world, sequence_len, tokenizer.bos, same, shards)
 
 
 def chat_loader(mixture: Mixture, tokenizer, *, rows: int, sequence_len: int, streams: int = 4, rank: int = 0,

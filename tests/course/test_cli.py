@@ -23,6 +23,7 @@ def nanochat(*arguments: str) -> subprocess.CompletedProcess:
     (("plan", "--scale", "huge"), "unknown scale 'huge'"),
     (("grade", "77"), "no lesson '77'"),
     (("sync", "77", "--check"), "no lesson '77'"),
+    (("data", "burn"), "nanochat data does not know 'burn'; it knows fetch, verify, contamination"),
 ])
 def test_a_mistake_is_one_line_and_exit_code_2(course_folder, arguments, line):
     done = nanochat(*arguments)

@@ -61,6 +61,12 @@ def test_the_exam_stands_in_the_card_once_it_is_graded(run, course_folder):
     assert "| 01 Merging | 3 | 4 |" in report(run).read_text()
 
 
+def test_questions_seen_in_training_stand_in_the_card_once_they_were_looked_for(run):
+    write_json(run / "contamination.json", {"toy-free": {"questions": 300, "exact": 0, "overlap": 3, "sources": {"text": [0, 1], "toy-qa": [0, 2]}}})
+    text = report(run).read_text()
+    assert "## Questions seen in training" in text and "| toy-free | 300 | 0 (0.0%) | 3 (1.0%) | toy-qa |" in text
+
+
 def test_a_run_without_results_has_no_card(course_folder):
     with pytest.raises(UserError, match="recorded no results yet"):
         report(open_run("toy", scale="toy", create=True))

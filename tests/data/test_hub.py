@@ -1,12 +1,18 @@
 """The hub loader on a mirror made here: nothing in this file needs the network or the real mirror."""
 
+import io
 import os
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import flaky
 
 from nanochat.data import hub
 from nanochat.runtime import UserError
@@ -116,3 +122,47 @@ def test_with_neither_mirror_nor_network_the_message_says_what_to_set(tmp_path):
     lines = subprocess.check_output([sys.executable, "-c", program], env=env, text=True, timeout=60).splitlines()
     assert len(lines) == 2 and lines[0].startswith("cannot get openai/gsm8k (main), split train,")
     assert all("set NANOCHAT_HUB to a folder that mirrors the hub" in line for line in lines)
+
+
+@pytest.fixture
+def network(tmp_path, monkeypatch):
+    """A hub on this machine instead of the real one, and an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("NANOCHAT_HUB", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+    with flaky.serve({}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server
+
+
+def test_shards_are_downloaded_once_to_the_cache(network):
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a", "b"]}), sink)
+    names = ["shard_00000.parquet", "shard_00001.parquet"]
+    network.files = {f"/datasets/owner/name/resolve/main/{name}": sink.getvalue() for name in names}
+    paths = hub.files("owner/name", names)
+    assert [pq.read_table(path)["text"].to_pylist() for path in paths] == [["a", "b"]] * 2
+    assert hub.file("owner/name", names[1]) == paths[1] == hub.cache() / "hub/owner/name" / names[1]
+    assert sorted(network.requests) == sorted(network.files)
+    with pytest.raises(UserError, match=r"cannot download shard_9.parquet from 127.0.0.1:\d+: HTTP 404; .*NANOCHAT_HUB"):
+        hub.file("owner/name", "shard_9.parquet")
+
+
+def test_the_evaluation_bundle_is_downloaded_and_unpacked_once(network, monkeypatch):
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr("eval_bundle/core.yaml", "icl_tasks: []")
+    network.files = {"/eval_bundle.zip": sink.getvalue()}
+    monkeypatch.setitem(hub.EXTRAS, "eval_bundle.zip", (f"{network.url}/eval_bundle.zip", None))
+    assert [hub.eval_bundle() for _ in range(2)] == [hub.cache() / "eval_bundle"] * 2
+    assert (hub.eval_bundle() / "core.yaml").read_text() == "icl_tasks: []" and len(network.requests) == 1
+
+
+def test_an_extra_of_another_content_is_refused(network, monkeypatch):
+    network.files = {"/words_alpha.zip": b"PK..."}
+    monkeypatch.setitem(hub.EXTRAS, "words_alpha.zip", (f"{network.url}/words_alpha.zip", hub.EXTRAS["words_alpha.zip"][1]))
+    monkeypatch.setattr("nanochat.data.download.RETRIES", 0)
+    with pytest.raises(UserError, match="cannot download words_alpha.zip from 127.0.0.1"):
+        hub.extra("words_alpha.zip")
+    assert not (hub.cache() / "words_alpha.zip").exists()

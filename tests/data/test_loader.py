@@ -4,6 +4,8 @@ import json
 from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -77,6 +79,37 @@ def numbered(tmp_path):
     """40 documents in 8 row groups."""
     write_shard(tmp_path / "numbered.parquet", [f"{i} " + "some words " * (i % 5) for i in range(40)], row_group=5)
     return [tmp_path / "numbered.parquet"]
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """40 documents in 8 row groups; group 3 has an empty cell."""
+    texts = [None if i == 17 else f"{i} " + "some words " * (i % 5) for i in range(40)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "damaged.parquet", row_group_size=5)
+    return [tmp_path / "damaged.parquet"]
+
+
+def test_a_bad_row_group_is_skipped_alike_on_any_number_of_ranks_and_after_resuming(damaged, tokenizer):
+    def make(**ranks):
+        return pretrain_loader(damaged, tokenizer, rows=4, sequence_len=30, streams=4, buffer=8, **ranks)
+
+    one, four = ranks(make, 1), ranks(make, 4)
+    first = global_batches(one, 10)
+    assert equal(first, global_batches(four, 10))
+    states = json.loads(json.dumps([loader.state() for loader in four]))
+    assert [state["skipped"] for state in states].count({"3": "an empty cell"}) >= 1
+    two = ranks(make, 2)
+    for loader in two:
+        loader.load(states)
+        assert loader.shards.bad == {3: "an empty cell"}
+    assert equal(global_batches(one, 10), global_batches(two, 10))
+
+
+def test_bad_row_groups_that_ranks_met_apart_are_counted_together(damaged, tokenizer):
+    loader = pretrain_loader(damaged, tokenizer, rows=4, sequence_len=30)
+    states = [{**loader.state(), "skipped": {"3": "an empty cell"}}, {**loader.state(), "skipped": {"5": "damaged"}}]
+    with pytest.raises(UserError, match="2 of 8 row groups of text are bad .*the last: damaged"):
+        loader.load(states)
 
 
 @pytest.mark.parametrize("streams", [1, 2, 4, 16])
