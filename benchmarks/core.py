@@ -30,6 +30,8 @@ from nanochat.model import GPT, GPTConfig
 from nanochat.runtime import write_json
 from nanochat.tokenizer import Tokenizer
 
+POOL = 12       # items a task from which the examples are drawn; tasks show up to ten
+
 
 def tokenizers() -> dict[str, Tokenizer]:
     settings = scale("toy").tokenizer
@@ -88,8 +90,9 @@ def measure(model: GPT, tokenizer: Tokenizer, bundle: Path, count: int, rounds: 
     seconds, by_kind, tokens, agree = defaultdict(list), defaultdict(lambda: defaultdict(float)), 0, True
     prepared = []
     for task in core.read_bundle(bundle):
-        items = core.read_items(task, count)
-        texts = [core.prompts(task, item, core.few_shot(items, i, task.shots)) for i, item in enumerate(items)]
+        pool = core.read_items(task, POOL)
+        items = pool[:count]
+        texts = [core.prompts(task, item, core.few_shot(pool, i, task.shots)) for i, item in enumerate(items)]
         rows = [[np.array([tokenizer.bos, *tokenizer.encode(text)]) for text in group] for group in texts]
         prepared.append((task, items, [core.spans(task, group, forward.max_length(model)) for group in rows]))
         tokens += sum(len(span.ids) for item in prepared[-1][2] for span in item)
@@ -116,7 +119,7 @@ def measure(model: GPT, tokenizer: Tokenizer, bundle: Path, count: int, rounds: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=12, help="items a task")
+    parser.add_argument("--items", type=int, default=4, help=f"items judged a task, at most {POOL}")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
