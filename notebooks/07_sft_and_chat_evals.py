@@ -594,7 +594,7 @@ else:
     others = {}
 
 # %%
-cards, whose = {}, load_model(run, "sft")[2]["digest"]     # by this a killed exam knows that it may go on where it stopped
+cards, whose = {}, load_model(run, "sft")[2]["digest"]     # by this a killed exam knows that it may go on
 for key, name in (trained_for | others).items():
     exam, log = load(name), run / "sft" / "evals" / f"{name}.jsonl"
     judge = evaluate_completion if exam.kind == "text" else evaluate_task
