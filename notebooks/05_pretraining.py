@@ -44,6 +44,7 @@ import re
 import zlib
 from collections import Counter
 from itertools import pairwise
+from os.path import commonprefix
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -713,6 +714,11 @@ def open_item(kind_):
     texts = core.prompts(task, items[0], core.few_shot(items, 0, task.shots))
     return task, items, texts, [[tokenizer.bos, *map(int, row)] for row in tokenizer.encode_batch(texts)]
 
+
+def marked(row, start):
+    """The end of a row's text, each judged token, those from `start` on, in brackets."""
+    return (tokenizer.decode(row[1:start]) + "".join(f"[{tokenizer.decode([i])}]" for i in row[start:]))[-72:]
+
 # %% [markdown]
 # **Multiple choice.** One context, several endings. Which ending does the model find likeliest?
 
@@ -754,6 +760,16 @@ check("05.choose")
 choose = use("05.choose")
 
 # %%
+own = len(commonprefix(choice_rows))                                   # the tokens before are in every row
+for row, loss in zip(choice_rows, choice_losses):
+    print(f"{marked(row, own)!r:76} {np.mean(loss[own - 1:]):7.3f} nats a token")
+print("chosen", choose(choice_rows, choice_losses), "right", items[0]["gold"])
+
+# %% [markdown]
+# In brackets is what was judged. Where options begin alike, the shared beginning belongs to the context. Now a dozen
+# items, beside the library:
+
+# %%
 mine = []
 for i, item in enumerate(items[:12]):
     texts = core.prompts(task, item, core.few_shot(items, i, task.shots))
@@ -770,8 +786,8 @@ print(f"{task.label}: {sum(mine)} of {len(mine)} right; item for item as the lib
 task, items, texts, rows = open_item("schema")
 suffix = next(n for n in range(1, min(map(len, rows)) + 1) if len({tuple(row[-n - 1:]) for row in rows}) > 1)
 means = [float(loss[-suffix:].mean()) for loss in losses_of(model, rows)]
-for text, mean in zip(texts, means):
-    print(f"{text[-60:]!r:64} {mean:7.3f} nats a token")
+for row, mean in zip(rows, means):
+    print(f"{marked(row, len(row) - suffix)!r:76} {mean:7.3f} nats a token")
 [judged] = core.judge(model, tokenizer, task, items, [0])
 print("chosen", means.index(min(means)), "right", items[0]["gold"], "library:", judged.correct)
 
@@ -784,7 +800,7 @@ task, items, texts, (without, whole) = open_item("language_modeling")
 with evaluating(model):
     likeliest = model(torch.tensor([whole[:-1]], device=device)).argmax(-1)[0].tolist()       # (n − 1,)
 wanted, got = whole[len(without):], likeliest[len(without) - 1:]
-print(f"{texts[0][-60:]!r} → {tokenizer.decode(got)!r}, wanted {tokenizer.decode(wanted)!r}")
+print(f"{marked(whole, len(without))!r}: greedy decoding writes {tokenizer.decode(got)!r}")
 print("right:", got == wanted, "library:", core.judge(model, tokenizer, task, items, [0])[0].correct)
 
 # %% [markdown]

@@ -415,7 +415,8 @@ table(["answer ends", "yours", "the library's `final_number`"],
 # %% [markdown]
 # They differ, and both are right. The library keeps the strict rule that published scores used, `#### 18.` counted
 # as wrong and all, because a number that was measured with another ruler cannot stand beside theirs. Yours is kinder
-# and tells more about the model. What must not happen is comparing one with the other.
+# and tells more about the model. So a GSM8K card has both, `accuracy` and `flexible`, and the log says of an answer
+# "right but for the way it is written". What must not happen is comparing one with the other.
 #
 # ## Programs: the wrong turn
 #
@@ -593,11 +594,11 @@ else:
     others = {}
 
 # %%
-cards = {}
+cards, whose = {}, load_model(run, "sft")[2]["digest"]     # by this a killed exam knows that it may go on
 for key, name in (trained_for | others).items():
-    exam = load(name)
+    exam, log = load(name), run / "sft" / "evals" / f"{name}.jsonl"
     judge = evaluate_completion if exam.kind == "text" else evaluate_task
-    cards[key] = judge(sft, exam, max_items=S.evals.max_items, log=run / "sft" / "evals" / f"{name}.jsonl")
+    cards[key] = judge(sft, exam, max_items=S.evals.max_items, log=log, key=whose)
 core = chatcore({key: cards[key] for key in trained_for})
 
 # %%

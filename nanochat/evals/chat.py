@@ -7,7 +7,8 @@
 How an answer is judged depends on the task's eval_type:
 
     categorical   no text is generated: of the item's letters, the one with the largest logit after assistant_start is the answer
-    generative    the greedy answer, tools allowed, judged by the task's `check`
+    generative    the greedy answer, tools allowed, judged by the task's `check`; GSM8K's is that of nanochat's published scores,
+                  "#### 18" to the letter, and card["flexible"] is what taking the last number, however written, would score
     code          the greedy answer becomes a program with the task's tests, run in the sandbox; it passes if that ends well
 """
 
@@ -78,9 +79,14 @@ def _letter_id(tokenizer, task: Task, letter: str) -> int:
 
 
 def _generative(engine: Engine, task: Task, items: list[dict], prompts: list[list[int]], batch_size: int) -> list[dict]:
-    completions = complete(engine, prompts, task.max_tokens, tools=True)
-    return [record(engine, item, prompt, completion, completion is not None and task.check(item, completion))
-            for item, prompt, completion in zip(items, prompts, completions)]
+    records = []
+    for item, prompt, completion in zip(items, prompts, complete(engine, prompts, task.max_tokens, tools=True)):
+        correct = completion is not None and task.check(item, completion)
+        records.append(record(engine, item, prompt, completion, correct))
+        if task.flexible is not None:
+            kinder = bool(correct or (completion is not None and task.flexible(item, completion)))
+            records[-1] |= {"flexible": kinder} | ({"why": "right but for the way it is written"} if kinder and not correct else {})
+    return records
 
 
 def _code(engine: Engine, task: Task, items: list[dict], prompts: list[list[int]], batch_size: int) -> list[dict]:

@@ -109,7 +109,7 @@ def score_spans(model, items: Sequence[Sequence[Span]], pad: int, batch_size: in
     The spans of one item are expected to begin alike (that is what makes it fast), but need not.
     """
     device = device_of(model)
-    tokens = 4096 if device.type == "cpu" else 65536                    # what one forward pass may hold
+    tokens = 2048 if device.type == "cpu" else 65536       # what one forward pass may hold; on a CPU more only leaves its cache
     scores = [[Score(nan, True)] * len(item) for item in items]
     # where[j] says whose score the j-th text is; what is empty has nothing to judge and keeps NaN
     alone: list[tuple[int, int]] = []

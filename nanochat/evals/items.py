@@ -22,7 +22,8 @@ def judge_items(task, judge: Callable[[Sequence[int]], list[dict]], *, max_items
     """The accuracy card (`accuracy`) of the task's first `max_items` items; rank r of W judges items r, r + W, …
 
     log: a .jsonl file for the records, written whole at the end. key: what names the judged model and settings, such as a checkpoint's
-    digest; with it an evaluation that was killed goes on where it stopped, without it every one begins anew.
+    digest; with it an evaluation that was killed goes on where it stopped, without it every one begins anew. Where the task has
+    a kinder rule than `check`, the card has the share that it finds right too: "flexible".
     """
     peers = world()
     n = len(task) if max_items is None or max_items < 0 else min(max_items, len(task))
@@ -35,9 +36,11 @@ def judge_items(task, judge: Callable[[Sequence[int]], list[dict]], *, max_items
         if time.monotonic() - told > 5 and at + CHUNK < len(todo):
             told, done = time.monotonic(), list(records.done.values())
             say(f"  {task.name}: {len(done) * peers.size} of {n} items, {sum(r['correct'] for r in done) / len(done):.3f} right so far")
-    correct = sum(peers.gather(sum(r["correct"] for r in records.done.values())))
+    mine = records.done.values()
+    correct, flexible = map(sum, zip(*peers.gather((sum(r["correct"] for r in mine), sum(r.get("flexible", 0) for r in mine)))))
     records.finish()
-    return accuracy(correct, n, task.baseline)
+    card = accuracy(correct, n, task.baseline)
+    return card if task.flexible is None else {**card, "flexible": flexible / n if n else 0.0}
 
 
 class Records:

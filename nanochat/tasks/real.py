@@ -5,6 +5,7 @@ evaluation of "the first 100 items" should be a sample). `start` and `stop` cut 
 """
 
 import re
+from decimal import Decimal
 from typing import ClassVar
 
 import numpy as np
@@ -110,6 +111,9 @@ class GSM8K(HubTask):
         wanted = final_number(whole_text(item["messages"][-1]["content"]))
         return wanted is not None and final_number(whole_text(completion)) == wanted
 
+    def flexible(self, item: dict, completion) -> bool:
+        return same_last_number(item, completion)
+
 
 class Programming(Task):
     """A function's head and docstring; the answer is the whole function in a code block, judged by running tests."""
@@ -163,12 +167,36 @@ def choice_prompt(question: str, choices: list[str], letters: list[str]) -> str:
 
 
 def final_number(text: str) -> str | None:
-    """The number after `####`, without thousands separators: GSM8K's mark of the answer. None where there is none."""
+    """The number after `####`, without thousands separators: GSM8K's mark of the answer. None where there is none.
+
+    The rule of nanochat's published scores, in which "#### 18." and "#### $18" are wrong and "18" without its mark is too.
+    """
     found = re.search(r"#### (-?[0-9.,]+)", text)
     return found[1].replace(",", "") if found else None
 
 
+NUMBER = re.compile(r"(?<![\w.)])([-−]?)[$€£]?((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)")    # 7-3 ends in 3, not in -3
+
+
+def last_number(text: str) -> Decimal | None:
+    """The answer however it is written: the first number behind the last `####`, else the last number of the text.
+
+    Thousands commas, currency and units do not count, nor does the period that ends a sentence; 18 and 18.00 are one
+    number. What lm-eval calls "flexible" extraction is of this kind. None where there is no number.
+    """
+    _, mark, behind = text.rpartition("####")
+    found = (NUMBER.findall(behind)[:1] if mark else []) or NUMBER.findall(text)[-1:]
+    return Decimal(found[0][1].replace(",", "")) * (-1 if found[0][0] else 1) if found else None
+
+
+def same_last_number(item: dict, completion) -> bool:
+    """Whether the completion's `last_number` is that of the item's own answer."""
+    wanted = last_number(whole_text(item["messages"][-1]["content"]))
+    return wanted is not None and last_number(whole_text(completion)) == wanted
+
+
 def first_code_block(text: str) -> str:
-    """The inside of the first ```-fenced block; the whole text where there is none."""
-    found = re.search(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n```|\Z)", text, flags=re.DOTALL)
-    return found[1] if found else text
+    """The inside of the first ```-fenced block, whatever language it is said to be in; a block without an end reaches to
+    the end of the text. The whole text where there is no block."""
+    found = re.search(r"```[^`\n]*\n(.*?)(?:^[ \t]*```|\Z)", text, flags=re.DOTALL | re.MULTILINE)
+    return found[1].removesuffix("\n") if found else text

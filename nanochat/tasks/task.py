@@ -14,6 +14,7 @@ can show that a tool was used. Both work everywhere; a plain string counts as wo
 """
 
 import re
+from collections.abc import Callable
 
 from nanochat.runtime import UserError
 
@@ -49,6 +50,9 @@ class Task:
     def check(self, item: dict, completion) -> bool:
         """Whether the completion answers the item rightly."""
         raise NotImplementedError(f"{self.name} has no right answers to check")
+
+    flexible: Callable[[dict, object], bool] | None = None      # a kinder rule than `check`, where there is one: it is
+                                                                # reported beside the accuracy and never in its place
 
     def reward(self, item: dict, completion) -> float:
         """What reinforcement learning gets for it: 1 for right, 0 for wrong."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scripted import ByteTokenizer, FakeWorld, Scripted, pseudo_random
 
+from nanochat.data.packing import BestFitCrop, BestFitPad, Document, write_rows
 from nanochat.evals import bits_per_byte, bpb
 
 V = ByteTokenizer.vocab_size
@@ -71,6 +72,44 @@ def test_ranks_add_up_their_sums(monkeypatch):
     monkeypatch.setattr(bpb, "world", partial(Peers, 0, 2))
     bits_per_byte(model, [(inputs[:3], targets[:3])], LENGTHS)
     assert bits_per_byte(model, [(inputs[3:], targets[3:])], LENGTHS) == pytest.approx(by_hand(inputs, targets, pseudo_random), rel=1e-6)
+
+
+# -- packed rows ------------------------------------------------------------------------------------------------------
+
+SURPRISE = np.linspace(-1, 1, V)                              # logits of a model that does not look back
+
+
+def packed(packer, documents, capacity):
+    """Inputs and targets of all rows, and the pieces they were made of."""
+    queue, rows = iter(documents), []
+    while pieces := packer.row(lambda: next(queue, None)):
+        rows.append(pieces)
+    return *write_rows(rows, capacity, pad=ByteTokenizer.bos), [piece for row in rows for piece in row]
+
+
+def of_documents(pieces):
+    """Bits per byte worked out from the pieces alone: the tokens after bos that are to be learned, wherever their row put them."""
+    counted = [int(i) for document, take in pieces for i, m in zip(document.ids[1:take], document.mask[1:take]) if m and LENGTHS[i]]
+    nats = np.log(np.exp(SURPRISE).sum()) - SURPRISE[counted]
+    return nats.sum() / math.log(2) / LENGTHS[counted].sum()
+
+
+@pytest.mark.parametrize("capacity", [21, 32, 100])
+@pytest.mark.parametrize("policy", [BestFitPad, BestFitCrop])
+def test_of_a_packed_row_only_what_is_learned_counts(policy, capacity):
+    """The mask of a document moves with it into its row; padding, bos and what the user said are nowhere in the sum."""
+    rng = np.random.default_rng(5)
+    documents = []
+    for i in range(30):
+        ids = rng.integers(0, V, rng.integers(3, 20))
+        ids[0], mask = ByteTokenizer.bos, rng.random(len(ids)) < 0.5
+        documents.append(Document(i, ids, mask.astype(np.int8)))
+    inputs, targets, pieces = packed(policy(capacity, buffer=8), documents, capacity)
+    assert (targets == -1).any() and inputs.shape == targets.shape == (len(inputs), capacity - 1)
+    model = Scripted(lambda ids: SURPRISE)
+    assert bits_per_byte(model, [(inputs, targets)], LENGTHS) == pytest.approx(of_documents(pieces), rel=1e-6)
+    if policy is BestFitPad:                                  # nothing is cut: any packing gives what the documents give
+        assert of_documents(pieces) == pytest.approx(of_documents([(d, len(d.ids)) for d in documents]), rel=1e-12)
 
 
 def test_nothing_counted_is_infinite():

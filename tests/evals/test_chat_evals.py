@@ -83,6 +83,20 @@ def test_generated_answers_are_judged_by_the_task(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "quiz.jsonl"]
 
 
+def test_a_kinder_rule_is_reported_beside_the_accuracy_and_in_the_log(tmp_path):
+    class Kind(Quiz):
+        def flexible(self, item, completion):
+            return item["messages"][-1]["content"] in completion.text
+
+    quiz = Kind([(f"{i}+{i}?", str(2 * i)) for i in range(5)])
+    card = evaluate_task(answers(quiz, ["0", "is 2", "4", "x", "8!"]), quiz, log=tmp_path / "log.jsonl")
+    assert (card["accuracy"], card["flexible"]) == (0.4, 0.8)
+    log = read(tmp_path / "log.jsonl")
+    assert [r["flexible"] for r in log] == [True, True, True, False, True]
+    assert [r["why"] for r in log] == ["", "right but for the way it is written", "", "not the expected answer", "right but for the way it is written"]
+    assert "flexible" not in evaluate_task(answers(SUMS, ["0"]), SUMS)
+
+
 def test_max_items_takes_the_first():
     assert evaluate_task(answers(SUMS, ["0", "2", "x"]), SUMS, max_items=3)["accuracy"] == pytest.approx(2 / 3)
 

@@ -214,6 +214,21 @@ def test_batch_size_and_trunk_sharing_change_nothing(kind, max_len, monkeypatch)
         assert np.allclose([j.losses for j in other], [j.losses for j in results[0]], atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["multiple_choice", "schema", "language_modeling"])
+def test_padding_and_room_to_spare_change_nothing(kind):
+    """Any id may pad; a limit that no text reaches is no limit; a text is judged the same alone and beside longer ones."""
+    model, items, t = tiny_gpt(), make_items(kind, 12), task(kind, shots=1)
+    rows = [[ids(text) for text in prompts(t, item, few_shot(items, i, 1))] for i, item in enumerate(items)]
+    longest = max(len(row) for group in rows for row in group)
+    alone = [forward.score_spans(model, [spans(t, group)], pad=0)[0] for group in rows]
+    for max_len in (None, longest, longest + 1, 10 * longest):
+        for pad in (0, 97, TOKENIZER.bos):
+            together = forward.score_spans(model, [spans(t, group, max_len) for group in rows], pad, batch_size=7)
+            for a, b in zip(alone, together):
+                assert [s.loss for s in b] == pytest.approx([s.loss for s in a], abs=1e-5)
+                assert [s.greedy for s in b] == [s.greedy for s in a]
+
+
 def test_the_trunk_of_an_item_is_read_once():
     items = [{"query": "x" * 300, "choices": ["a1", "b1", "c1", "d1"], "gold": 0}]
     model = Scripted(pseudo_random)
@@ -261,11 +276,27 @@ def test_a_model_that_knows_every_answer_scores_one(bundle):
 
 
 def test_a_uniform_model_scores_chance(bundle):
+    """It ties all options, the first wins, and that is the right one in exactly its share of items; it decodes nothing rightly."""
     results = evaluate(Scripted(lambda ids: np.zeros(TOKENIZER.vocab_size)), TOKENIZER, bundle)
     for kind in core.FIELDS:
-        low, high = results[kind]["interval"]
-        assert low <= results[kind]["chance"] <= high and results[kind]["n"] == 40
-    assert abs(results["core"]) < 0.15
+        assert results[kind]["accuracy"] == results[kind]["chance"] and results[kind]["centered"] == 0
+        assert results[kind]["n"] == 40
+    assert results["core"] == 0
+
+
+def test_a_model_of_noise_scores_zero_within_its_error(bundle):
+    """A dozen models without knowledge: their mean CORE is zero to within three standard errors, and each interval is as wide as it says."""
+    def noise(seed):
+        def rule(ids):
+            return np.random.default_rng([seed, *ids]).normal(size=TOKENIZER.vocab_size)
+        return rule
+
+    cards = [evaluate(Scripted(noise(seed)), TOKENIZER, bundle, 20, max_len=24) for seed in range(12)]
+    found = np.array([card["core"] for card in cards])
+    assert abs(found.mean()) < 3 * found.std(ddof=1) / len(found) ** 0.5
+    held = [low <= card[kind]["chance"] <= high for card in cards for kind in ("multiple_choice", "schema")
+            for low, high in [card[kind]["interval"]]]
+    assert np.mean(held) > 0.8
 
 
 def test_core_is_the_mean_of_centered_accuracies(bundle):

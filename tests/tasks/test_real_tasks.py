@@ -5,6 +5,7 @@ import string
 import subprocess
 import sys
 import zipfile
+from decimal import Decimal
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from nanochat.runtime import UserError
 from nanochat.tasks import load_task, parts_of, spelling, split_calls, task_names
-from nanochat.tasks.real import final_number, first_code_block
+from nanochat.tasks.real import final_number, first_code_block, last_number
 
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
 WORDS = ["".join(string.ascii_lowercase[i // 26 ** k % 26] for k in range(4)) for i in range(12_000)]
@@ -101,10 +102,39 @@ def test_gsm8k_notes_become_tool_calls_and_the_number_after_the_hashes_decides()
     assert task.check(item, SimpleNamespace(parts=parts))
 
 
-@pytest.mark.parametrize(("text", "number"), [
-    ("#### -12", "-12"), ("#### 1,234.5", "1234.5"), ("####12", None), ("x", None)])
-def test_final_number(text, number):
-    assert final_number(text) == number
+@pytest.mark.parametrize(("text", "strict", "number"), [
+    ("#### 18", "18", 18), ("#### -12", "-12", -12), ("#### 1,234.5", "1234.5", 1234.5), ("#### 12,345,678", "12345678", 12345678),
+    # what the published rule does not take, and a person would
+    ("#### 18.", "18.", 18), ("#### 18.00", "18.00", 18), ("#### $18", None, 18), ("####18", None, 18), ("#### -$5", None, -5),
+    ("####  18", None, 18), ("#### £1,200 a year", None, 1200), ("#### .5", ".5", 0.5), ("#### −4", None, -4),
+    # units behind the number, other numbers before it
+    ("3 and 4 make 7\n#### 7", "7", 7), ("#### 18 dollars for 3 days", "18", 18), ("#### 50%", "50", 50), ("#### 3kg", "3", 3),
+    # no mark: the last number of the text
+    ("She makes 18 dollars.", None, 18), ("It costs $1,250.", None, 1250), ("7-3=4", None, 4), ("so 7-3", None, 3), ("x = -3.5!", None, -3.5),
+    ("boxes: 1, 2, 3", None, 3), ("see H2O", None, None),
+    # several marks: the published rule takes the first, the kinder one the last, for a model may correct itself
+    ("#### 3\nNo, wait.\n#### 4", "3", 4), ("It is 36. ####", None, 36), ("#### none", None, None), ("#### ?\n", None, None),
+    ("", None, None), ("I do not know.", None, None), ("٣", None, None), ("-", None, None), ("#### ,", ",", None), ("#### .", ".", None),
+])
+def test_how_an_answer_is_read(text, strict, number):
+    assert (final_number(text) or None) == (strict.replace(",", "") or None if strict else None)
+    assert last_number(text) == (None if number is None else Decimal(str(number)))
+
+
+@given(st.text(st.sampled_from("#0123456789.,-−$ \nx"), max_size=40))
+def test_reading_an_answer_never_fails(text):
+    assert last_number(text) is None or last_number(text).is_finite()
+
+
+def test_gsm8k_has_a_kinder_rule_beside_the_published_one():
+    task = load_task("gsm8k", "train")
+    item = next(item for item in task if "3*3=" in str(item))                                       # 9,000
+    for completion in ("so #### 9000", "9000", "#### 9000.0", "#### 9000.", "It is $9,000."):
+        assert task.flexible(item, completion)
+    for completion in ("#### 90001", "9000 or 9001", "", "#### 1\n"):
+        assert not task.flexible(item, completion)
+    parts = [{"type": "text", "text": "no"}, {"type": "python_output", "text": "9000"}]                # a result is not an answer
+    assert not task.flexible(item, SimpleNamespace(parts=parts))
 
 
 plain = st.text(st.characters(exclude_characters="<>"), max_size=8)
@@ -142,7 +172,10 @@ def test_a_humaneval_program_runs_the_answer_against_the_tests():
 
 @pytest.mark.parametrize(("text", "code"), [
     ("a = 1", "a = 1"), ("```python\na = 1\n```", "a = 1"), ("x\n```\na\nb\n```\n```\nc\n```", "a\nb"),
-    ("```py\na", "a")])
+    ("```py\na", "a"), ("```python3\na\n```\nDone.", "a"), ("```Python\na\n```", "a"), ("Sure: ``` python \na\n``` That is it", "a"),
+    ("```python\r\na\r\n```", "a\r"), ("1. so:\n   ```python\n   a\n   ```\n2. b", "   a"), ("```python\n\na\n\n```", "\na\n"),
+    ('```\ndef f():\n    """Use ```x``` so."""\n    return 1\n```', 'def f():\n    """Use ```x``` so."""\n    return 1'),
+    ("```python\n```", ""), ("```a = 1```", "```a = 1```"), ("no code, only `a = 1`", "no code, only `a = 1`"), ("", "")])
 def test_first_code_block(text, code):
     assert first_code_block(text) == code
 
