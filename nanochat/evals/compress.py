@@ -6,7 +6,8 @@ The language model as a compressor: text to a file from which the same model mak
     rival_sizes(data)                                # {"gzip": …, "xz": …, "zstd": …}
 
 The model says how likely each next token is, an arithmetic coder spends -log2 of that in bits: the file is as long as
-the model's cross-entropy, and a header of 24 bytes. Any bytes will do; what is not UTF-8 goes byte by byte.
+the model's cross-entropy, and a header of 24 bytes. Any bytes will do; what is not UTF-8 goes byte by byte. A zero byte
+ends a document, as bos did in training, so many texts joined by zeros are predicted as the model knows them: one by one.
 
 Unpacking must see the very numbers that packing saw, for the last bit of one of them can decide between two tokens.
 So both walk through the text in the same way: rows of at most `sequence_len` tokens, each begun anew with bos, the same
@@ -34,25 +35,26 @@ from nanochat.evals.forward import device_of, evaluating
 from nanochat.runtime import UserError
 
 MAGIC = b"ncz1"
-HEADER = struct.Struct(">4s8sIII")  # magic, digest of the model, tokens, sum of the text, sum of all the rest
+HEADER = struct.Struct(">4s8sIII")  # magic, digest of the model, rows, sum of the text, sum of all the rest
 ROWS = 32  # rows read at once: part of the format, since another batch may round differently
 TOTAL = 1 << 24  # the shares of a step add up to about this
 
 
 def compress(model, tokenizer, data: bytes) -> bytes:
-    """`data` as `decompress` takes it, packed with the model's predictions. UserError for more than 2³² - 1 tokens."""
-    ids = token_ids(tokenizer, data)
-    if len(ids) >= 1 << 32:
-        raise UserError(f"compress: {len(ids):,} tokens are too many for one file; pack it in parts")
+    """`data` as `decompress` takes it, packed with the model's predictions. UserError for more than 2³² - 1 rows."""
+    rows = token_rows(tokenizer, data, model.config.sequence_len)
+    if len(rows) >= 1 << 32:
+        raise UserError(f"compress: {len(rows):,} rows are too many for one file; pack it in parts")
     encoder = Encoder()
 
-    def write(ends: np.ndarray, at: int) -> int:
-        encoder.encode(int(ends[ids[at]]), int(ends[ids[at] + 1]), int(ends[-1]))
-        return ids[at]
+    def write(ends: np.ndarray, row: int, t: int) -> int:
+        token = rows[row][t]
+        encoder.encode(int(ends[token]), int(ends[token + 1]), int(ends[-1]))
+        return token
 
-    walk(model, tokenizer.bos, len(ids), write)
+    walk(model, tokenizer.bos, len(rows), write)
     body = encoder.finish()
-    parts = MAGIC, digest(model, tokenizer), len(ids), zlib.crc32(data)
+    parts = MAGIC, digest(model, tokenizer), len(rows), zlib.crc32(data)
     return HEADER.pack(*parts, zlib.crc32(HEADER.pack(*parts, 0) + body)) + body
 
 
@@ -68,17 +70,18 @@ def decompress(model, tokenizer, blob: bytes) -> bytes:
     if theirs != ours:
         raise UserError(f"decompress: packed with model {theirs.hex()}, this one is {ours.hex()}; load the one it was "
                         "packed with, in the same dtype")  # fmt: skip
-    decoder, ids = Decoder(body), np.zeros(count, dtype=np.int64)
+    decoder, rows = Decoder(body), [[] for _ in range(count)]
 
-    def read(ends: np.ndarray, at: int) -> int:
+    def read(ends: np.ndarray, row: int, t: int) -> int:
         number = decoder.number(int(ends[-1]))
-        ids[at] = token = int(np.searchsorted(ends, number, side="right")) - 1
+        token = int(np.searchsorted(ends, number, side="right")) - 1
         decoder.decode(int(ends[token]), int(ends[token + 1]), int(ends[-1]))
+        rows[row].append(token)
         return token
 
     try:
         walk(model, tokenizer.bos, count, read)
-        data = tokenizer.decode_bytes(ids)
+        data = b"".join(b"\0" if i == tokenizer.bos else tokenizer.id_to_bytes(i) for row in rows for i in row)[:-1]
     except (ValueError, IndexError):  # an impossible share or id: the numbers have long been others
         data = None
     if data is None or zlib.crc32(data) != text_sum:
@@ -87,23 +90,25 @@ def decompress(model, tokenizer, blob: bytes) -> bytes:
     return data
 
 
-@torch.no_grad()
-def walk(model, bos: int, count: int, pick: Callable[[np.ndarray, int], int]) -> None:
+def walk(model, bos: int, rows: int, pick: Callable[[np.ndarray, int, int], int]) -> None:
     """
-    Pass over `count` tokens in the order in which they are coded: pick(ends, i) -> id of token i, which the model then
-    reads. ends (V + 1,): token v owns the numbers ends[v] .. ends[v + 1] - 1.
+    Pass over all tokens in the order in which they are coded: pick(ends, row, t) -> id of token t of that row, which
+    the model then reads. A row is over at bos or when it is full. ends (V + 1,): token v owns ends[v] .. ends[v + 1] - 1.
     """
     T, device = model.config.sequence_len, device_of(model)
     with evaluating(model):
-        for first in range(0, count, ROWS * T):
-            starts = range(first, min(first + ROWS * T, count), T)
-            cache = KVCache(model.config, len(starts), T, device, model.compute_dtype)
-            column = [bos] * len(starts)
-            for t in range(min(T, count - first)):
+        for first in range(0, rows, ROWS):
+            B = min(ROWS, rows - first)
+            cache = KVCache(model.config, B, T, device, model.compute_dtype)
+            column, unfinished = [bos] * B, set(range(B))
+            for t in range(T):
                 hidden = model.hidden(torch.tensor(column, device=device)[:, None], cache)  # (B, 1, C)
                 cache.advance(1)
                 ends = shares(model.head(hidden[:, -1]))  # (B, V + 1)
-                column = [pick(ends[b], start + t) if start + t < count else bos for b, start in enumerate(starts)]
+                column = [pick(ends[b], first + b, t) if b in unfinished else bos for b in range(B)]
+                unfinished = {b for b in unfinished if column[b] != bos}
+                if not unfinished:
+                    break
 
 
 def shares(logits: Tensor) -> np.ndarray:
@@ -117,6 +122,12 @@ def shares(logits: Tensor) -> np.ndarray:
     ends = np.zeros((p.shape[0], p.shape[1] + 1), dtype=np.int64)
     np.cumsum(1 + (p * (TOTAL - p.shape[1])).astype(np.int64), axis=1, out=ends[:, 1:])
     return ends
+
+
+def token_rows(tokenizer, data: bytes, length: int) -> list[list[int]]:
+    """The documents of `data`, cut at its zero bytes, each as ids and a final bos, in rows of at most `length`."""
+    documents = [[*token_ids(tokenizer, text), tokenizer.bos] for text in data.split(b"\0")]
+    return [ids[at : at + length] for ids in documents for at in range(0, len(ids), length)]
 
 
 def token_ids(tokenizer, data: bytes) -> list[int]:
