@@ -163,10 +163,12 @@ class Plan:
         reference = self._model(depth=scaling.REFERENCE_DEPTH, n_embd=None)
         rules = scaling.derive(s.pretrain.model.depth, multiplied(self.model), multiplied(reference),
                                head_dim=s.pretrain.model.head_dim)  # fmt: skip
+        o = s.pretrain.optim
+        adamw = scaling.width_factor(c.n_embd) if o.scale_by_width else 1
         has = {
             "width": c.n_embd, "heads": c.n_head, "tokens": self.stages[0].tokens, "steps": s.pretrain.schedule.steps,
-            "batch": s.pretrain.rows * c.sequence_len, "learning rates ×": 1, "weight decay": 0,
-            "AdamW's × also": scaling.width_factor(c.n_embd) if s.pretrain.optim.scale_by_width else 1,
+            "batch": s.pretrain.rows * c.sequence_len, "matrix rate": o.matrix_lr, "matrix decay": 0,
+            "embedding rate": o.embedding_lr * adamw, "head rate": o.unembedding_lr * adamw,
         }  # fmt: skip
         return [(rule, has[rule.name]) for rule in rules]
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 REFERENCE_DEPTH = 12
 REFERENCE_WIDTH = 768
 REFERENCE_BATCH = 2**19  # tokens a step
+RATES = {"matrix rate": 0.02, "embedding rate": 0.3, "head rate": 0.008}  # the first Muon's, the others AdamW's
 RATIO = 12.0  # tokens per scaling parameter
 WEIGHT_DECAY = 0.28  # Muon's, at the reference
 BATCH_EXPONENT = 0.383  # best batch against horizon; Bergsma et al. 2025, Power Lines
@@ -81,8 +82,9 @@ def derive(depth: int, params: int, reference_params: int, ratio: float = RATIO,
         Derived("tokens", round(tokens), f"{ratio:g} × {params:,} weights that are multiplied"),
         Derived("batch", batch, f"2^19 × {aim:.2f}^{BATCH_EXPONENT}, to a power of two; {aim:.2f}: tokens, depth 12 = 1"),
         Derived("steps", int(tokens // batch), "tokens / batch, rounded down"),
-        Derived("learning rates ×", b, "√(batch / 2^19), all of them"),
-        Derived("AdamW's × also", width_factor(wide), f"(width / {REFERENCE_WIDTH})^-½"),
-        Derived("weight decay", weight_decay(batch, tokens, reference_tokens),
+        Derived("matrix rate", RATES["matrix rate"] * b, f"{RATES['matrix rate']:g} × √(batch / 2^19); Muon's"),
+        *(Derived(name, RATES[name] * b * width_factor(wide), f"{RATES[name]:g} × √(batch / 2^19) × "
+                  f"(width / {REFERENCE_WIDTH})^-½; AdamW's") for name in ("embedding rate", "head rate")),
+        Derived("matrix decay", weight_decay(batch, tokens, reference_tokens),
                 f"{WEIGHT_DECAY} × {b:.3g} / {aim:.2f}: batch / (rate × decay × tokens) kept"),
     ]  # fmt: skip

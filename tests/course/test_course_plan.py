@@ -189,9 +189,11 @@ def test_numbers_from_depth_equal_the_listed_ones(depth, width, heads, blocks, b
     for ratio, steps in ((12, steps12), (8, steps8)):
         found = {d.name: d.value for d in scaling.derive(depth, blocks + 32768 * width, reference, ratio)}
         assert (found["width"], found["heads"], found["batch"], found["steps"]) == (width, heads, batch, steps)
-        assert found["weight decay"] == pytest.approx(decay, abs=6e-4)
-        assert found["learning rates ×"] == pytest.approx((batch / 2**19) ** 0.5)
-        assert found["AdamW's × also"] == pytest.approx((768 / width) ** 0.5)
+        assert found["matrix decay"] == pytest.approx(decay, abs=6e-4)
+        large = (batch / 2**19) ** 0.5
+        assert found["matrix rate"] == pytest.approx(0.02 * large)
+        assert found["embedding rate"] == pytest.approx(0.3 * large * (768 / width) ** 0.5)
+        assert found["head rate"] == pytest.approx(0.008 * large * (768 / width) ** 0.5)
 
 
 def test_odd_depths_round_up_to_whole_heads():
@@ -202,7 +204,7 @@ def test_the_plan_prints_each_number_with_its_reason_beside_the_scale_s_own(d20)
     lines = table(d20).splitlines()
     [batch] = [line for line in lines if line.lstrip().startswith("batch ")]
     assert "1,048,576" in batch and "524,288" in batch and "to a power of two" in batch
-    assert len(d20.derived()) == 8 and all(rule.reason in table(d20) for rule, _ in d20.derived())
+    assert len(d20.derived()) == 9 and all(rule.reason in table(d20) for rule, _ in d20.derived())
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
