@@ -11,7 +11,7 @@ line here. torch.compile keeps less than plain execution does: by how much is me
 """
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -89,9 +89,12 @@ def memory(
 ) -> Memory:
     """A step of `micro_batches` × `rows` rows of config.sequence_len tokens on each of `ranks` ranks."""
     weights, state, update = _fixed(config, optim, ranks, dtype)
-    (one, one_head), (two, two_head) = _pass(config, 1, dtype), _pass(config, 2, dtype)
+    one, two = _kept(config, 1, dtype), _kept(config, 2, dtype)
     activations = (two - one) * (COMPILED["activations"] if compiled else 1)
-    logits = COMPILED[dtype] * config.sequence_len * config.vocab_size if compiled else two_head - one_head
+    if compiled:
+        logits = COMPILED[dtype] * config.sequence_len * config.vocab_size
+    else:
+        logits = _head(config, 2, dtype) - _head(config, 1, dtype)
     copies = 2 * one - two  # what does not grow with rows: weights cast to `dtype`
     return Memory(weights=weights, gradients=weights, optimizer=state, activations=int(copies + rows * activations),
                   logits=int(rows * logits), update=update, accumulates=micro_batches > 1)  # fmt: skip
@@ -121,16 +124,29 @@ def _fixed(config: GPTConfig, optim: OptimConfig, ranks: int, dtype: torch.dtype
 
 
 @lru_cache(maxsize=64)
-def _pass(config: GPTConfig, rows: int, dtype: torch.dtype) -> tuple[int, int]:
-    """Bytes that forward keeps for backward, without and with the head's share: uncompiled, `rows` rows."""
+def _kept(config: GPTConfig, rows: int, dtype: torch.dtype) -> int:
+    """Bytes that the forward pass of `rows` rows keeps for the backward pass, up to the last hidden state; uncompiled."""
     with FakeTensorMode():
-        model = GPT(config)
-        model.compute_dtype = dtype
-        idx = torch.zeros(rows, config.sequence_len, dtype=torch.long)
+        model, idx = _model_and_rows(config, rows, dtype)
         with Allocations() as seen:
             hidden = model.hidden(idx)  # bound to a name: it holds the graph, and the graph what it keeps
             kept = seen.alive
-        del hidden
+            del hidden
+    return kept
+
+
+@lru_cache(maxsize=64)
+def _head(config: GPTConfig, rows: int, dtype: torch.dtype) -> int:
+    """Bytes that head and loss take on top of that at their worst moment; the same for one layer as for many."""
+    shallow = replace(config, n_layer=1)
+    with FakeTensorMode():
+        model, idx = _model_and_rows(shallow, rows, dtype)
         with Allocations() as seen:
             model(idx, idx, reduction="sum").backward()
-        return kept, seen.peak - kept
+        return seen.peak - _kept(shallow, rows, dtype)
+
+
+def _model_and_rows(config: GPTConfig, rows: int, dtype: torch.dtype) -> tuple[GPT, torch.Tensor]:
+    model = GPT(config)
+    model.compute_dtype = dtype
+    return model, torch.zeros(rows, config.sequence_len, dtype=torch.long)

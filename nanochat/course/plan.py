@@ -108,10 +108,13 @@ class Plan:
 
         stage, chosen = stage or self.stages[0], self.scale.machine
         rows = rows or stage.rows
+        whole, g = rows, self.scale.grpo
+        if stage.name == "grpo" and not g.replay_weight:  # answers and their prompts are shorter than the context
+            whole = -(-rows * min(2 * g.max_tokens, self.model.config.sequence_len) // self.model.config.sequence_len)
         dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}.get(
             chosen.dtype, torch.float32 if chosen.device in ("auto", "cpu") else torch.bfloat16)  # fmt: skip
         needed = memory(
-            self.model.config, self.scale.pretrain.optim, rows=rows, micro_batches=-(-stage.rank_rows // rows),
+            self.model.config, self.scale.pretrain.optim, rows=whole, micro_batches=-(-stage.rank_rows // rows),
             ranks=self.ranks, dtype=dtype, compiled=self.scale.pretrain.compile and stage.name != "grpo",
         )  # fmt: skip
         return replace(needed, engine=dtype.itemsize * self.params) if stage.name == "grpo" else needed

@@ -59,7 +59,7 @@ def assumptions(plan: Plan) -> list[str]:
     found += [f"efficiency on {name}: {GPUS[name].source}" for name in GPUS if f"×{name}," in h.name]
     if plan.nodes > 1:
         found.append(f"between nodes {NETWORK / 1e9:g} GB/s a device, waited for")
-    found += [f"GRPO: every answer has max_tokens; decoding waits {1e3 * LAUNCH:g} ms a layer and token",
+    found += [f"GRPO: answers of max_tokens, prompts as long; decoding waits {1e3 * LAUNCH:g} ms a layer and token",
               "evaluation, checkpoints and compilation are not counted"]  # fmt: skip
     return [f"  {'assumed:' if i == 0 else '':<8} {line}" for i, line in enumerate(found)]
 

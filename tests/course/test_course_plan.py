@@ -13,7 +13,7 @@ from nanochat.course import load
 from nanochat.course.hardware import GPUS
 from nanochat.course.memory import memory
 from nanochat.course.plan import Plan, duration, plan
-from nanochat.course.plan_table import table
+from nanochat.course.plan_table import table, warnings
 from nanochat.model import GPT, GPTConfig
 from nanochat.runtime import World
 from nanochat.train import scaling
@@ -168,6 +168,11 @@ def test_a_batch_that_does_not_fit_is_said_and_the_largest_that_does_is_proposed
     roomy = table(changed(d20, "hardware", memory_gb=400))
     assert "pretrain needs" not in roomy
     assert "take a larger device" in table(changed(d20, "hardware", memory_gb=3))
+
+
+@pytest.mark.parametrize("scale", load().scales)
+def test_every_scale_fits_the_machine_that_it_names(scale):
+    assert warnings(plan(scale)) == []
 
 
 # --- hyperparameters from depth ---------------------------------------------------------------------------------------
