@@ -141,11 +141,22 @@ def serve(
 
 
 @app.command()
-def plan(scale: ScaleOption = "speedrun"):
+def plan(
+    scale: ScaleOption = "speedrun",
+    gpu: Annotated[
+        str, typer.Option("--gpu", help="H100, H200, A100, B200, 4090 or cpu; by default the scale's own hardware.")
+    ] = "",
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", help="Of those, in one node; by default as many as the scale's processes.")
+    ] = None,
+    nodes: Annotated[int, typer.Option("--nodes", help="Nodes, each with all the GPUs.")] = 1,
+    fp8: Annotated[bool, typer.Option("--fp8", help="Matrix products in fp8.")] = False,
+):
     """What a scale will cost: parameters, tokens, FLOPs, memory, hours, dollars."""
     from nanochat.course.plan import plan as make_plan
+    from nanochat.course.plan_table import table
 
-    say(make_plan(scale).table())
+    say(table(make_plan(scale, gpu, gpus, nodes, fp8)))
 
 
 @app.command()

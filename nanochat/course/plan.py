@@ -1,58 +1,70 @@
 """What a scale will cost, before anyone pays: parameters, tokens, FLOPs, memory, hours, dollars.
 
-    print(plan("speedrun").table())
+    print(table(plan("speedrun", gpu="H200")))        # nanochat.course.plan_table
     side_by_side("toy", "speedrun")           # markdown, for the last section of a lesson
 
-FLOPs are counted (6 per weight and token, plus attention; only the forward third where nothing is learned). Memory
-and time are estimates from stated assumptions, in ASSUMPTIONS and in the scale's `hardware`; evaluation and
-compilation are not in them.
+FLOPs are the model's own count (6 per weight and token, plus attention; only the forward third where nothing is
+learned). Time is FLOPs over peak times efficiency, see `hardware`; memory is counted on fake tensors, see `memory`.
+What is assumed is printed below the table; evaluation and compilation are not in it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from nanochat.course.hardware import GPUS, NETWORK, machine
 from nanochat.course.manifest import Scale, load
+from nanochat.runtime import UserError
+from nanochat.train import scaling
 
-ACTIVATION_BYTES = 28  # per token, layer and unit of width: fitted to the reference's depth-20 run, 75,423 MiB a device
-LOGIT_BYTES = 6            # per token and entry of the vocabulary
-ASSUMPTIONS = (
-    "weights, gradients and optimizer state in fp32, optimizer state split over the devices",
-    f"activations {ACTIVATION_BYTES} bytes per token, layer and unit of width (bf16, compiled)",
-    f"logits {LOGIT_BYTES} bytes per token and entry of the vocabulary",
-    "GRPO samples at a third of the training FLOPs a token, and every sample runs to max_tokens",
-    "evaluation, checkpoints and compilation are not counted",
-)
+ROOM = 0.95  # of a device's memory: the rest goes to the driver, the context, fragments
+ENGINE_ROWS = 256  # answers decoded at once, nanochat.engine's default where its cache fits
+POLICY_ROWS = 64  # answers learned from at once, nanochat.train.grpo's default
+LAUNCH = 0.3e-3  # seconds a layer and token step of decoding: many small kernels, one after the other
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage: how much is read, computed and waited for."""
+    """One stage: how much is read, computed and waited for; a rank's rows of a step, and how many of them at once."""
 
     name: str
     steps: int
     tokens: int
     flops: float
     seconds: float
+    rank_rows: int
+    rows: int
+
+    @property
+    def micro_batches(self) -> int:
+        return -(-self.rank_rows // self.rows)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A scale in numbers."""
+    """A scale in numbers, on `nodes` machines as the scale names them."""
 
     scale: Scale
+    nodes: int = 1
 
-    @cached_property
-    def model(self):
-        """The model on no device: shapes only."""
+    @property
+    def ranks(self) -> int:
+        return self.scale.machine.nproc * self.nodes
+
+    def _model(self, **changes):
+        """The scale's model on no device: shapes only. `changes` to its ModelConfig."""
         import torch
 
         from nanochat.model import GPT, GPTConfig
 
-        m = self.scale.pretrain.model
-        config = GPTConfig.from_depth(m.depth, self.scale.tokenizer.vocab_size, m.sequence_len, n_embd=m.n_embd,
-                                      head_dim=m.head_dim, n_kv_head=m.n_kv_head)
+        shape = self.scale.pretrain.model.model_copy(update=changes).model_dump()
+        depth, sequence_len = shape.pop("depth"), shape.pop("sequence_len")
+        config = GPTConfig.from_depth(depth, self.scale.tokenizer.vocab_size, sequence_len, **shape)
         with torch.device("meta"):
             return GPT(config)
+
+    @cached_property
+    def model(self):
+        return self._model()
 
     @cached_property
     def params(self) -> int:
@@ -61,48 +73,77 @@ class Plan:
     @cached_property
     def stages(self) -> list[StagePlan]:
         s, length = self.scale, self.scale.pretrain.model.sequence_len
-        found = [self._stage(name, c.schedule.steps, c.schedule.steps * c.rows * length)
-                 for name, c in (("pretrain", s.pretrain), ("midtrain", s.midtrain), ("sft", s.sft))]
+        found = []
+        for name, c in (("pretrain", s.pretrain), ("midtrain", s.midtrain), ("sft", s.sft)):
+            rows = max(1, c.rows // self.ranks)
+            tokens = c.schedule.steps * c.rows * length
+            found.append(self._stage(name, c.schedule.steps, tokens, tokens, rows, min(c.device_rows or rows, rows)))
         g = s.grpo
-        sampled = g.schedule.steps * g.prompts * g.samples * g.max_tokens
-        replayed = g.schedule.steps * g.replay_rows * length if g.replay_weight else 0
-        return [*found, self._stage("grpo", g.schedule.steps, sampled + replayed, extra=sampled / 3)]
+        steps, answers = g.schedule.steps, max(1, g.prompts * g.samples // self.ranks)
+        sampled = steps * g.prompts * g.samples * g.max_tokens
+        replayed = steps * g.replay_rows * length if g.replay_weight else 0
+        waiting = steps * g.max_tokens * -(-answers // ENGINE_ROWS) * self.model.config.n_layer * LAUNCH
+        return [*found, self._stage("grpo", steps, sampled + replayed, 4 / 3 * sampled + replayed, answers,
+                                    min(g.device_rows or POLICY_ROWS, answers), waiting)]  # fmt: skip
 
-    def _stage(self, name: str, steps: int, tokens: int, extra: float = 0) -> StagePlan:
-        flops = self.model.flops_per_token() * (tokens + extra)
-        return StagePlan(name, steps, tokens, flops, flops / self.flops_per_second)
+    def _stage(
+        self, name: str, steps: int, tokens: int, trained: float, rank_rows: int, rows: int, waiting: float = 0.0
+    ) -> StagePlan:
+        """`trained`: tokens that cost as much as training on as many. `waiting`: seconds in which little is computed."""
+        flops = self.model.flops_per_token() * trained
+        exchanged = 8 * self.params * (self.nodes - 1) / self.nodes  # gradients out, weights in, fp32
+        network = steps * exchanged / (NETWORK * self.scale.machine.nproc)
+        return StagePlan(name, steps, tokens, flops, flops / self.flops_per_second + network + waiting, rank_rows, rows)
 
     @property
     def flops_per_second(self) -> float:
         h = self.scale.hardware
-        return h.peak_tflops * 1e12 * h.mfu * self.scale.machine.nproc
+        return h.peak_tflops * 1e12 * h.mfu * self.ranks
 
-    @property
-    def memory_gb(self) -> float:
-        """The peak of pretraining on one device, in 10⁹ bytes."""
-        c, s = self.model.config, self.scale
-        nproc = s.machine.nproc
-        embeddings = 2 * c.vocab_size * c.n_embd
-        state = (4 * (self.params - embeddings) + 8 * embeddings) / nproc         # Muon: momentum; AdamW: two moments
-        rows = min(s.pretrain.device_rows or s.pretrain.rows, s.pretrain.rows // nproc or 1)
-        tokens = rows * c.sequence_len
-        activations = tokens * (ACTIVATION_BYTES * c.n_layer * c.n_embd + LOGIT_BYTES * c.vocab_size)
-        return (8 * self.params + state + activations) / 1e9
+    def memory(self, stage: StagePlan | None = None, rows: int | None = None):
+        """A step of a stage (pretraining) on one device, as `Memory`; `rows` at once, by default the stage's own."""
+        import torch
+
+        from nanochat.course.memory import memory
+
+        stage, chosen = stage or self.stages[0], self.scale.machine
+        rows = rows or stage.rows
+        whole, g = rows, self.scale.grpo
+        if stage.name == "grpo" and not g.replay_weight:  # answers and their prompts are shorter than the context
+            whole = -(-rows * min(2 * g.max_tokens, self.model.config.sequence_len) // self.model.config.sequence_len)
+        dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}.get(
+            chosen.dtype, torch.float32 if chosen.device in ("auto", "cpu") else torch.bfloat16)  # fmt: skip
+        needed = memory(
+            self.model.config, self.scale.pretrain.optim, rows=whole, micro_batches=-(-stage.rank_rows // rows),
+            ranks=self.ranks, dtype=dtype, compiled=self.scale.pretrain.compile and stage.name != "grpo",
+        )  # fmt: skip
+        return replace(needed, engine=dtype.itemsize * self.params) if stage.name == "grpo" else needed
+
+    def gigabytes(self, stage: StagePlan | None = None, rows: int | None = None) -> float:
+        """The peak of a stage (pretraining) on one device, in 10⁹ bytes."""
+        return self.memory(stage, rows).peak / 1e9
+
+    def fits(self, stage: StagePlan, rows: int | None = None) -> bool:
+        return self.gigabytes(stage, rows) <= ROOM * self.scale.hardware.memory_gb
+
+    def rows_that_fit(self, stage: StagePlan) -> int | None:
+        """The most rows at once that fit a device and divide a rank's rows; None if one row is too many."""
+        divisors = (rows for rows in range(stage.rows, 0, -1) if stage.rank_rows % rows == 0)
+        return next((rows for rows in divisors if self.fits(stage, rows)), None)
 
     @property
     def seconds(self) -> float:
         return sum(stage.seconds for stage in self.stages)
 
-    @property
-    def dollars(self) -> float:
-        return self.seconds / 3600 * self.scale.hardware.dollars_per_hour
+    def dollars(self, seconds: float) -> float:
+        return seconds / 3600 * self.scale.hardware.dollars_per_hour * self.nodes
 
     def facts(self) -> dict[str, str]:
         """The plan as rows of a table: what, how much."""
         c, s = self.model.config, self.scale
         base = self.stages[0]
         return {
-            "machine": s.hardware.name,
+            "machine": s.hardware.name if self.nodes == 1 else f"{self.nodes} nodes of {s.hardware.name}",
             "data": s.pretrain.data.source,
             "vocabulary": f"{c.vocab_size:,}",
             "depth × width": f"{c.n_layer} × {c.n_embd}",
@@ -114,35 +155,56 @@ class Plan:
             "tokens per parameter": f"{base.tokens / self.params:.1f}",
             "FLOPs a token": f"{self.model.flops_per_token():.3g}",
             "FLOPs of all stages": f"{sum(stage.flops for stage in self.stages):.3g}",
-            "memory a device": f"{self.memory_gb:.1f} GB",
+            "memory a device": sized(self.memory().peak),
             "time": duration(self.seconds),
-            "cost": f"${self.dollars:,.2f}" if s.hardware.dollars_per_hour else "–",
+            "cost": money(self.dollars(self.seconds)),
         }
 
-    def table(self) -> str:
-        """What `nanochat plan` prints."""
-        facts, h = self.facts(), self.scale.hardware
-        width = max(map(len, facts))
-        lines = [f"plan for scale {self.scale.name}: {self.scale.where}", ""]
-        lines += [f"  {what:<{width}}  {much}" for what, much in facts.items()]
-        lines += ["", f"  {'stage':<10} {'steps':>8} {'tokens':>16} {'FLOPs':>10} {'time':>12}"]
-        lines += [
-            f"  {s.name:<10} {s.steps:>8,} {s.tokens:>16,} {s.flops:>10.2e} {duration(s.seconds):>12}"
-            for s in self.stages
-        ]
-        speed = f"{h.peak_tflops:g} TFLOP/s peak a device × {self.scale.machine.nproc} at {h.mfu:.0%} of it"
-        lines += ["", f"  assumed: {speed}, ${h.dollars_per_hour:g} an hour", *(f"           {a}" for a in ASSUMPTIONS)]
-        if self.memory_gb > h.memory_gb:
-            lines += [
-                "",
-                f"  ! {self.memory_gb:.1f} GB a device is more than its {h.memory_gb:g} GB: lower pretrain.device_rows",
-            ]
-        return "\n".join(lines)
+    def derived(self) -> list[tuple[scaling.Derived, float]]:
+        """What the rules of `nanochat.train.scaling` give for this depth and vocabulary, and what the scale has."""
+        s, c = self.scale, self.model.config
+        reference = self._model(depth=scaling.REFERENCE_DEPTH, n_embd=None)
+        rules = scaling.derive(s.pretrain.model.depth, multiplied(self.model), multiplied(reference),
+                               head_dim=s.pretrain.model.head_dim)  # fmt: skip
+        o = s.pretrain.optim
+        adamw = scaling.width_factor(c.n_embd) if o.scale_by_width else 1
+        has = {
+            "width": c.n_embd, "heads": c.n_head, "tokens": self.stages[0].tokens, "steps": s.pretrain.schedule.steps,
+            "batch": s.pretrain.rows * c.sequence_len, "matrix rate": o.matrix_lr, "matrix decay": 0,
+            "embedding rate": o.embedding_lr * adamw, "head rate": o.unembedding_lr * adamw,
+        }  # fmt: skip
+        return [(rule, has[rule.name]) for rule in rules]
 
 
-def plan(scale: str) -> Plan:
-    """The plan of a scale of course.yml. Raises UserError for an unknown one."""
-    return Plan(load().scale(scale))
+def plan(scale: str, gpu: str = "", gpus: int | None = None, nodes: int = 1, fp8: bool = False) -> Plan:
+    """
+    The plan of a scale of course.yml; on `gpus` GPUs a node of another kind than the scale's if `gpu` names one.
+
+    UserError for an unknown scale or GPU, for counts below one, and for more devices than there are rows.
+    """
+    found = load().scale(scale)
+    for name, count in (("--gpus", gpus), ("--nodes", nodes)):
+        if count is not None and count < 1:
+            raise UserError(f"{name} is {count}; it must be at least 1")
+    if not gpu and (gpus or fp8):
+        raise UserError(f"{'--gpus' if gpus else '--fp8'} needs --gpu: one of {', '.join(GPUS)}")
+    if gpu:
+        count = gpus or found.machine.nproc
+        hardware = machine(gpu, count, "fp8" if fp8 else "bf16")
+        kind = {"device": "cpu", "dtype": "auto"} if gpu.lower() == "cpu" else {"device": "cuda", "dtype": "bfloat16"}
+        chosen = found.machine.model_copy(update={"nproc": count, **kind})
+        found = found.model_copy(update={"hardware": hardware, "machine": chosen})
+    if found.machine.nproc * nodes > found.pretrain.rows:
+        raise UserError(f"{found.machine.nproc * nodes} devices are more than the {found.pretrain.rows} rows of a step "
+                        f"(pretrain.rows of scale {scale}): take fewer devices or a larger batch")  # fmt: skip
+    return Plan(found, nodes)
+
+
+def multiplied(model) -> int:
+    """The weights that every token is multiplied with: matrices and head, not embeddings."""
+    from torch import nn
+
+    return sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
 
 
 def side_by_side(*scales: str, rows: tuple[str, ...] = ()) -> None:
@@ -157,7 +219,17 @@ def side_by_side(*scales: str, rows: tuple[str, ...] = ()) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 41 s, 12.5 min, 3.1 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    """Seconds as a person says them: 41 s, 12.5 min, 3.1 h, 4.2 days."""
+    for size, unit, most in ((1, "s", 90), (60, "min", 5400), (3600, "h", 72 * 3600)):
+        if seconds < most:
+            return f"{seconds / size:.{0 if size == 1 else 1}f} {unit}"
+    return f"{seconds / 86400:,.1f} days"
+
+
+def sized(size: float) -> str:
+    """Bytes in units of 10⁹, or of 10⁶ where they are few."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def money(dollars: float) -> str:
+    return f"${dollars:,.2f}" if dollars else "–"
