@@ -40,7 +40,7 @@ class GPT(nn.Module):
         self.resid_lambdas = nn.Parameter(torch.empty(c.n_layer)) if c.layer_scalars else None
         self.x0_lambdas = nn.Parameter(torch.empty(c.n_layer)) if c.layer_scalars else None
         self.blocks = nn.ModuleList(Block(c, layer) for layer in range(c.n_layer))
-        self.backout_lambda = nn.Parameter(torch.empty(())) if c.backout else None
+        self.backout_lambda = nn.Parameter(torch.empty(1)) if c.backout else None
         self.lm_head = Linear(c.n_embd, c.vocab_rows)
         self._set_rope()
 
@@ -96,7 +96,7 @@ class GPT(nn.Module):
             if i == config.n_layer // 2:
                 middle = x
         if self.backout_lambda is not None:
-            x = x - self.backout_lambda * middle
+            x = x - self.backout_lambda[0] * middle
         return rms_norm(x)
 
     def _before(self, ids: Tensor, position: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nanochat.model.attention import attend, attend_fused
+from nanochat.runtime import say
 
 PATHS = ("varlen", "flex", "mask")  # fastest first
 UNAVAILABLE = (ImportError, AttributeError, RuntimeError, TypeError, ValueError)  # what kernels of another device raise
@@ -105,22 +106,25 @@ def attend_flex(q: Tensor, k: Tensor, v: Tensor, window: int | None, documents: 
     return flex_attention(q, k, v, block_mask=block_mask, scale=scale, enable_gqa=H != k.shape[1])
 
 
-def choose_path(device: torch.device, dtype: torch.dtype, config) -> tuple[str, str]:
+def choose_path(device: torch.device, dtype: torch.dtype, config) -> str:
     """
-    (one of PATHS, a line that says so) for training a model of this config on `device`.
+    Which of PATHS to train a model of this config on; on a GPU one line says which.
 
-    On a GPU every path is tried, forward and backward, on a small problem; the first that equals the masked one is
-    taken. With FlashAttention-3 installed torch's own flash kernels are replaced by it first.
+    There every path is tried, forward and backward, on a small problem; the first that equals the masked one is taken.
+    With FlashAttention-3 installed it first takes the place of torch's own flash kernels.
     """
     if device.type != "cuda":
-        return "mask", "attention: PyTorch's, masked where windows or documents ask for it"
+        return "mask"
     kernel = "FlashAttention-3" if use_flash3(device) else "PyTorch's"
     if config.document_start is None and all(config.window(i) is None for i in range(config.n_layer)):
-        return "mask", f"attention: {kernel}, causal"
+        say(f"attention: {kernel}, causal")
+        return "mask"
     for path, function in (("varlen", attend_varlen), ("flex", attend_flex)):
         if agrees(function, device, dtype, config):
-            return path, f"attention: {path} ({kernel}), windows and documents skipped, not masked"
-    return "mask", f"attention: {kernel}, masked (varlen and flex do not work here: slower with windows)"
+            say(f"attention: {kernel}, {path}: what windows and documents hide is skipped")
+            return path
+    say(f"attention: {kernel}, masked: neither varlen nor flex works here, so windows save no time")
+    return "mask"
 
 
 def use_flash3(device: torch.device) -> bool:

@@ -19,7 +19,7 @@ class Smear(nn.Module):
     def __init__(self):
         super().__init__()
         self.gate = Linear(SMEAR_CHANNELS, 1)
-        self.scale = nn.Parameter(torch.empty(()))
+        self.scale = nn.Parameter(torch.empty(1))
 
     def forward(self, x: Tensor, earlier: Tensor | None = None, starts: Tensor | None = None) -> Tensor:
         """
@@ -27,7 +27,7 @@ class Smear(nn.Module):
         `starts` (B, T) is True at tokens that begin a document and take nothing over.
         """
         before = F.pad(x, (0, 0, 1, -1)) if earlier is None else torch.cat((earlier, x[:, :-1]), dim=1)
-        share = self.scale * torch.sigmoid(self.gate(x[..., :SMEAR_CHANNELS]))  # (B, T, 1)
+        share = self.scale[0] * torch.sigmoid(self.gate(x[..., :SMEAR_CHANNELS]))  # (B, T, 1)
         if starts is not None:
             share = share.masked_fill(starts.unsqueeze(-1), 0.0)
         return x + share * before

@@ -16,6 +16,7 @@ import torch
 
 from nanochat.data import Loader
 from nanochat.model import GPT
+from nanochat.model.sight import choose_path
 from nanochat.runtime import Run, UserError, World, core_seconds, pick_dtype, say
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import checkpoint
@@ -100,6 +101,7 @@ def prepare(model: GPT, machine: MachineConfig, world: World, dtype: str | None 
     model.to(world.device)
     # all ranks take rank 0's choice: a probe may come out differently on each
     model.compute_dtype = pick_dtype(world.device, dtype or world.gather(str(pick_dtype(world.device, machine.dtype)).removeprefix("torch."))[0])
+    model.attention_path = choose_path(world.device, model.compute_dtype, model.config)
     model.train()
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from nanochat.runtime import Run, UserError, World, read_json, write_json
 
@@ -56,7 +56,7 @@ def stage_folder(run: Run, name: str, config: BaseModel, inputs: dict[str, str],
         wanted = {"config": config.model_dump(mode="json"), "inputs": inputs}
         path = folder / "config.json"
         started = (folder / "result.json").exists() or any(folder.glob("step_*"))
-        if started and path.exists() and (differences := _differences(read_json(path), wanted)):
+        if started and path.exists() and (differences := _differences(_with_defaults(read_json(path), config), wanted)):
             raise UserError(f"{folder} holds a run with another configuration ({'; '.join(differences)}); "
                             f"choose another --run or delete {folder}")
         for leftover in folder.glob(".tmp-*"):
@@ -71,6 +71,14 @@ def stage_folder(run: Run, name: str, config: BaseModel, inputs: dict[str, str],
 
 def _result(folder: Path) -> dict | None:
     return read_json(folder / "result.json") if (folder / "result.json").exists() else None
+
+
+def _with_defaults(old: dict, config: BaseModel) -> dict:
+    """What an older version wrote: a setting that did not exist yet had what is its default now."""
+    try:
+        return {**old, "config": type(config).model_validate(old["config"]).model_dump(mode="json")}
+    except (KeyError, ValidationError):
+        return old
 
 
 def _differences(old, new, where: str = "") -> list[str]:

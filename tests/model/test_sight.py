@@ -100,21 +100,23 @@ def test_masks_are_made_once_for_each_window():
     assert seen.masks.keys() == {2, 3}
 
 
-def test_the_probe_takes_the_first_path_that_runs_and_is_right(monkeypatch):
-    config = GPTConfig(256, 64, 4, 4, 2, 64, window_pattern="SL", document_start=1)
-    assert choose_path(torch.device("cpu"), torch.float32, config)[0] == "mask"
-    gpu = SimpleNamespace(type="cuda")
-    monkeypatch.setattr(sight, "use_flash3", lambda device: False)
+def test_the_probe_takes_the_first_path_that_runs_and_is_right(monkeypatch, capsys):
+    config, plain = GPTConfig(256, 64, 4, 4, 2, 64, window_pattern="SL", document_start=1), GPTConfig(256, 64, 4, 4, 2, 64)
+    assert choose_path(torch.device("cpu"), torch.float32, config) == "mask" and capsys.readouterr().out == ""
     real = sight.agrees
+    monkeypatch.setattr(sight, "use_flash3", lambda device: False)
     monkeypatch.setattr(sight, "agrees", lambda f, device, dtype, c: real(f, torch.device("cpu"), dtype, c))
-    assert choose_path(gpu, torch.float32, config)[0] == "mask"  # neither kernel has a backward pass on this device
+
+    def chosen(config=config):
+        return choose_path(SimpleNamespace(type="cuda"), torch.float32, config), capsys.readouterr().out
+
+    assert chosen()[0] == "mask"  # neither kernel has a backward pass on this device
     monkeypatch.setattr(sight, "attend_flex", fused)
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", lambda q, *a, **k: q)
-    path, line = choose_path(gpu, torch.float32, config)  # varlen runs, and is wrong
-    assert path == "flex" and "flex" in line
+    path, line = chosen()  # varlen runs, and is wrong
+    assert path == "flex" and "flex" in line and line.count("\n") == 1
     monkeypatch.setattr(sight, "attend_varlen", fused)
-    assert choose_path(gpu, torch.float32, config)[0] == "varlen"
+    assert chosen()[0] == "varlen"
     monkeypatch.setattr(sight, "agrees", lambda *a: False)
-    assert choose_path(gpu, torch.float32, config)[0] == "mask"
-    plain = GPTConfig(256, 64, 4, 4, 2, 64)
-    assert choose_path(gpu, torch.float32, plain) == ("mask", "attention: PyTorch's, causal")
+    assert chosen()[0] == "mask"
+    assert chosen(plain) == ("mask", "attention: PyTorch's, causal\n")
