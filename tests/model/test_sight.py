@@ -101,7 +101,8 @@ def test_masks_are_made_once_for_each_window():
 
 
 def test_the_probe_takes_the_first_path_that_runs_and_is_right(monkeypatch, capsys):
-    config, plain = GPTConfig(256, 64, 4, 4, 2, 64, window_pattern="SL", document_start=1), GPTConfig(256, 64, 4, 4, 2, 64)
+    config = GPTConfig(256, 64, 4, 4, 2, 64, window_pattern="SL", document_start=1)
+    plain = GPTConfig(256, 64, 4, 4, 2, 64)
     assert choose_path(torch.device("cpu"), torch.float32, config) == "mask" and capsys.readouterr().out == ""
     real = sight.agrees
     monkeypatch.setattr(sight, "use_flash3", lambda device: False)
