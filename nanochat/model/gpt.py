@@ -34,7 +34,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = c = config
         self.compute_dtype = torch.float32
-        self.attention_path = "mask"  # see nanochat.model.sight.choose_path
+        self.attention_path = "mask"  # right everywhere; training takes a faster one, see nanochat.model.sight
         self.wte = nn.Embedding(c.vocab_rows, c.n_embd, _weight=torch.empty(c.vocab_rows, c.n_embd))
         self.smear = Smear() if c.smear else None
         self.resid_lambdas = nn.Parameter(torch.empty(c.n_layer)) if c.layer_scalars else None
@@ -71,33 +71,35 @@ class GPT(nn.Module):
         `cache` knows the tokens before idx; it has positions(T) -> (B, T), tokens(idx) -> (B, S) and write(layer, k, v)
         -> (k, v, mask), see `nanochat.engine.cache`. The model never advances it.
         """
+        x, step = self._begin(idx, cache)  # (B, T, C)
+        first = middle = x
+        for i, block in enumerate(self.blocks):
+            if self.resid_lambdas is not None:
+                x = self.resid_lambdas[i] * x + self.x0_lambdas[i] * first
+            x = block(x, step)
+            if i == self.config.n_layer // 2:
+                middle = x
+        if self.backout_lambda is not None:
+            x = x - self.backout_lambda[0] * middle
+        return rms_norm(x)
+
+    def _begin(self, idx: Tensor, cache) -> tuple[Tensor, Pass]:
+        """What the first block reads, (B, T, C), and what all blocks share."""
         T, config = idx.size(1), self.config
         if T > self.cos.size(0):
             raise UserError(f"model: {T} tokens are more than the {self.cos.size(0)} positions this model knows")
         at = slice(0, T) if cache is None else cache.positions(T)
         rope = self.cos[at].unsqueeze(-2), self.sin[at].unsqueeze(-2)  # (T or B, T, 1, D/2)
         positions = torch.arange(T, device=idx.device)[None] if cache is None else at  # (1 or B, T)
-        ids, documents = idx, None  # (B, S): all tokens so far
+        ids, documents, starts = idx, None, None  # ids (B, S): all tokens so far
         if cache is not None and (config.smear or config.document_start is not None):
             ids = cache.tokens(idx)
         if config.document_start is not None:
-            documents = (ids == config.document_start).cumsum(1)  # (B, S)
-        step = Pass(idx, rope, Sight(positions, documents, self.attention_path), cache)
-
+            documents, starts = (ids == config.document_start).cumsum(1), idx == config.document_start  # (B, S), (B, T)
         x = rms_norm(self.wte(idx).to(self.compute_dtype))
         if self.smear is not None:
-            starts = None if config.document_start is None else idx == config.document_start
             x = self.smear(x, None if cache is None else self._before(ids, positions[:, :1]), starts)
-        first, middle = x, None
-        for i, block in enumerate(self.blocks):
-            if self.resid_lambdas is not None:
-                x = self.resid_lambdas[i] * x + self.x0_lambdas[i] * first
-            x = block(x, step)
-            if i == config.n_layer // 2:
-                middle = x
-        if self.backout_lambda is not None:
-            x = x - self.backout_lambda[0] * middle
-        return rms_norm(x)
+        return x, Pass(idx, rope, Sight(positions, documents, self.attention_path), cache)
 
     def _before(self, ids: Tensor, position: Tensor) -> Tensor:
         """The embedding of the token before `position` (B, 1) in ids (B, S), normalised: (B, 1, C), zeros at 0."""
@@ -134,11 +136,12 @@ class GPT(nn.Module):
         return 6 * multiplied + 12 * c.n_embd * seen
 
     def inference_copy(self, dtype: torch.dtype | None = None) -> "GPT":
-        """The same model with weights stored, not only used, in `dtype` (default: `compute_dtype`); no gradients."""
+        """The same model with matrices stored, not only used, in `dtype` (default: `compute_dtype`); no gradients."""
         dtype = dtype or self.compute_dtype
         copy = GPT(self.config)  # its own memory is never touched, so never taken
-        weights = {name: w.detach().to(dtype, copy=True) for name, w in self.state_dict().items()}
+        weights = {
+            name: w.detach().to(dtype if w.dim() > 1 else w.dtype, copy=True) for name, w in self.state_dict().items()
+        }
         copy.load_state_dict(weights, assign=True)
         copy.cos, copy.sin, copy.compute_dtype = self.cos, self.sin, dtype
-        copy.attention_path = self.attention_path
         return copy.requires_grad_(False).eval()

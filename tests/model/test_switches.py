@@ -261,8 +261,9 @@ def test_bf16_compiled_and_copied_the_speedrun_stays_itself():
     model.compute_dtype = torch.bfloat16
     logits, copy = model(idx), model.inference_copy()
     assert model.hidden(idx).dtype == torch.bfloat16 and logits.dtype == torch.float32
-    assert 0 < (logits - want).abs().max() < 0.3 and {p.dtype for p in copy.parameters()} == {torch.bfloat16}
-    torch.testing.assert_close(copy(idx), logits, atol=0.1, rtol=0)
+    assert 0 < (logits - want).abs().max() < 0.3
+    assert {p.dtype for p in copy.parameters() if p.dim() > 1} == {torch.bfloat16}
+    assert torch.equal(copy(idx), logits)  # the scalars stay fp32: they multiply the stream in every layer
 
 
 @pytest.mark.parametrize("change, word", [
