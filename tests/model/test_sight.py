@@ -8,7 +8,15 @@ import torch
 
 from nanochat.model import GPTConfig, sight
 from nanochat.model.attention import attend_fused, attend_manual
-from nanochat.model.sight import Sight, attend_flex, attend_varlen, choose_path, sequence_starts, visible
+from nanochat.model.sight import (
+    Sight,
+    attend_flex,
+    attend_varlen,
+    choose_path,
+    sequence_starts,
+    use_flash3,
+    visible,
+)
 
 B, H, D = 2, 4, 16
 ONE_ROW = torch.tensor([[0] * 3 + [1] * 2 + [2] * 8 + [3]])
@@ -104,9 +112,9 @@ def test_the_probe_takes_the_first_path_that_runs_and_is_right(monkeypatch, caps
     config = GPTConfig(256, 64, 4, 4, 2, 64, window_pattern="SL", document_start=1)
     plain = GPTConfig(256, 64, 4, 4, 2, 64)
     assert choose_path(torch.device("cpu"), torch.float32, config) == "mask" and capsys.readouterr().out == ""
-    real = sight.agrees
-    monkeypatch.setattr(sight, "use_flash3", lambda device: False)
-    monkeypatch.setattr(sight, "agrees", lambda f, device, dtype, c: real(f, torch.device("cpu"), dtype, c))
+    real, cpu = sight.agrees, torch.device("cpu")
+    monkeypatch.setattr(sight, "use_flash3", lambda device, right: False)
+    monkeypatch.setattr(sight, "agrees", lambda function, device, **rest: real(function, device=cpu, **rest))
 
     def chosen(config=config):
         return choose_path(SimpleNamespace(type="cuda"), torch.float32, config), capsys.readouterr().out
@@ -118,6 +126,43 @@ def test_the_probe_takes_the_first_path_that_runs_and_is_right(monkeypatch, caps
     assert path == "flex" and "flex" in line and line.count("\n") == 1
     monkeypatch.setattr(sight, "attend_varlen", fused)
     assert chosen()[0] == "varlen"
-    monkeypatch.setattr(sight, "agrees", lambda *a: False)
+    monkeypatch.setattr(sight, "agrees", lambda *a, **k: False)
     assert chosen()[0] == "mask"
     assert chosen(plain) == ("mask", "attention: PyTorch's, causal\n")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_path_that_sees_one_token_more_or_less_is_found_out(dtype):
+    here = {"device": torch.device("cpu"), "dtype": dtype, "config": GPTConfig(256, 64, 4, 4, 2, 512), "window": 96}
+
+    def passes(wider, documents):
+        def path(q, k, v, window, documents, scale):
+            return fused(q, k, v, window + wider, documents, scale)
+
+        return sight.agrees(path, documents=documents, **here)
+
+    assert passes(0, True) and passes(0, False)
+    assert not passes(-1, False) and not passes(1, False)
+
+
+def test_flash_attention_3_is_taken_where_it_is_installed_and_right(monkeypatch):
+    calls = []
+    monkeypatch.setattr("torch.nn.attention.activate_flash_attention_impl", calls.append, raising=False)
+    monkeypatch.setattr("torch.nn.attention.restore_flash_attention_impl", lambda: calls.append("back"), raising=False)
+    hopper, config = [(9, 0)], GPTConfig(256, 64, 4, 4, 2, 64)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: hopper[0])
+
+    def right(function, **rest):
+        return sight.agrees(function, device=torch.device("cpu"), dtype=torch.float32, config=config, **rest)
+
+    assert use_flash3(None, right) and calls == ["FA3"]
+    assert not use_flash3(None, lambda *a, **k: False) and calls == ["FA3", "FA3", "back"]
+    hopper[0] = (10, 0)
+    assert not use_flash3(None, right) and len(calls) == 3
+
+    def missing(name):
+        raise ImportError("no flash_attn_3")
+
+    hopper[0] = (9, 0)
+    monkeypatch.setattr("torch.nn.attention.activate_flash_attention_impl", missing, raising=False)
+    assert not use_flash3(None, right)
