@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-tokenizer_app = typer.Typer(help="The tokenizer by itself.", no_args_is_help=True)
+tokenizer_app = typer.Typer(help="The teaching tokenizers by themselves.", no_args_is_help=True)
 app.add_typer(tokenizer_app, name="tokenizer")
 
 ScaleOption = Annotated[str, typer.Option("--scale", help="A scale of course.yml.")]
@@ -206,14 +206,18 @@ def doctor():
 
 
 @tokenizer_app.command("train")
-def tokenizer_train(scale: ScaleOption = "toy", run: OwnRunOption = "", seed: SeedOption = 0):
-    """Train the tokenizer of a scale on its text and save it in the run."""
-    from nanochat import course
-    from nanochat.course.prepare import train_tokenizer
+def tokenizer_train(
+    file: Annotated[Path, typer.Argument(help="A text in UTF-8.")],
+    vocab: Annotated[int, typer.Option("--vocab", help="Tokens, the 256 bytes included.")] = 512,
+    out: Annotated[Path, typer.Option("--out", help="The folder for the files.")] = Path("models"),
+):
+    """Train the two teaching tokenizers on a text and save them: basic and regex, .model and .vocab of each.
 
-    opened = course.open_run(scale, run, seed)
-    tokenizer = train_tokenizer(course.scale(scale), opened)
-    say(f"{tokenizer.vocab_size} tokens in {opened.name}/tokenizer, digest {tokenizer.digest[:12]}")
+    (A run's own tokenizer is made by lesson 02.)
+    """
+    from nanochat.tokenizer.train import train_file
+
+    train_file(file, out, vocab)
 
 
 def main() -> None:

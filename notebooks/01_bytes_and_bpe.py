@@ -43,6 +43,7 @@ from collections import Counter
 from itertools import islice, pairwise
 from pathlib import Path
 
+# %%
 import matplotlib.pyplot as plt
 import numpy as np
 import regex
@@ -684,7 +685,8 @@ for word in ("hello", " hello", "Hello", "HELLO"):
     print(f"{pieces(word):<8}", gpt4.encode(word))
 
 # %% [markdown]
-# **Arithmetic.** Digits come in threes, *from the left*. In which column stands the 4 of 1234, and the 8 of 45678?
+# **Arithmetic.** GPT-4 takes digits in threes, *from the left*. In which column stands the 4 of 1234, and the 8 of
+# 45678?
 
 # %%
 for sum_ in ("12+34=46", "1234+5678=6912", "12345+678=13023", "1234567+1=1234568"):
@@ -748,10 +750,10 @@ if "speedrun" in scales:
 else:
     big_vocab, big_chars = 65_536, 2_000_000_000     # nanochat's first speedrun, by its repository
 visits = sum(lengths[:-1])                             # ids we walked over in training
-years = seconds_by_hand / visits * big_chars * (big_vocab - 256) / 3600 / 24 / 365
+days = seconds_by_hand / visits * big_chars * (big_vocab - 256) / 3600 / 24
 rows = [("", "this lesson", "speedrun"), ("---", "--:", "--:"), ("characters", f"{len(text):,}", f"{big_chars:,}"),
         ("vocabulary", f"{len(vocab):,}", f"{big_vocab:,}"),
-        ("our loop, at most", f"{seconds_by_hand:.1f} s", f"{years:,.0f} years")]
+        ("our loop, at most", f"{seconds_by_hand:.1f} s", f"{days:,.0f} days")]
 display(Markdown("\n".join("| " + " | ".join(row) + " |" for row in rows)))
 
 # %% [markdown]

@@ -198,6 +198,20 @@ def bars(
     ax.margins(x=0.15)
 
 
+def grouped_bars(ax, labels: Sequence[str], series: dict[str, Sequence[float]], *, title: str = "") -> None:
+    """Horizontal bars side by side: one group a label, one colour a series, its name at its bar of the first group."""
+    height = 0.8 / len(series)
+    for n, (name, values) in enumerate(series.items()):
+        places = np.arange(len(labels)) + (n - (len(series) - 1) / 2) * height
+        ax.barh(places, values, height=0.9 * height, color=COLOURS[n])
+        ax.annotate(name, (values[0], places[0]), xytext=(3, 0), textcoords="offset points", va="center", fontsize=6.5)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set(title=title)
+    ax.margins(x=0.3)
+
+
 def heatmap(ax, matrix, *, rows: Sequence[str] = (), columns: Sequence[str] = (), title: str = "") -> None:
     """A matrix in one hue, dark where it is large; zeros stay white."""
     from matplotlib.colors import LinearSegmentedColormap

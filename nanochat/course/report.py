@@ -25,6 +25,9 @@ STAGES = ("char_rnn", "base", "mid", "sft", "grpo")
 TITLES = {"char_rnn": "RNN", "base": "base", "mid": "mid", "sft": "SFT", "grpo": "GRPO"}
 FOLDERS = {"char_rnn": "char_rnn", "base": "base", "mid": "mid", "sft": "sft", "grpo": "rl"}  # where the metrics lie
 
+COMPRESSION = "tokenizer.bytes_per_token_"          # + the kind of text; lesson 02 records them
+CL100K = "tokenizer.cl100k_bytes_per_token_"
+
 TOY_NOTE = """
 
 This is the toy world: `core` has the format of CORE with nine easy tasks about the town, and `chatcore` the formula of ChatCORE
@@ -48,6 +51,7 @@ def report(run: Run) -> Path:
         "## Milestones\n\n" + _milestones(reached(results, run.chance(), is_toy(course, run))),
         "## What each stage scores\n\n" + _stage_table(results, run.chance()) + (TOY_NOTE if is_toy(course, run) else ""),
         *([f"## Curves\n\n{pictures}"] if pictures else []),
+        *([f"## The tokenizer\n\n{_tokenizer(run, results)}"] if COMPRESSION + "news" in results else []),
         "## What it took\n\n" + _costs(course, run, results),
         "## The exam\n\n" + _exam(course),
         "## The code\n\n" + _bloat(),
@@ -115,6 +119,18 @@ def _stage_table(results: dict[str, float], chance: dict[str, float]) -> str:
     if not rows:
         return "No stage has recorded anything yet."
     return _table(["metric", *(TITLES[s] for s in stages), "chance"], rows)
+
+
+def _tokenizer(run: Run, results: dict[str, float]) -> str:
+    """Bytes per token by kind of text, beside GPT-4's where its ranks were at hand: a table and plots/tokenizer.png."""
+    kinds = [key.removeprefix(COMPRESSION) for key in results if key.startswith(COMPRESSION)]
+    series = {"this run's": [results[COMPRESSION + kind] for kind in kinds]}
+    if all(CL100K + kind in results for kind in kinds):
+        series["cl100k (GPT-4's)"] = [results[CL100K + kind] for kind in kinds]
+    draw_bars(run, kinds, series)
+    columns = zip(kinds, *series.values())
+    rows = [[kind.replace("_", " "), *(f"{value:.2f}" for value in values)] for kind, *values in columns]
+    return _table(["bytes per token", *series], rows) + "\n\n![bytes per token](plots/tokenizer.png)"
 
 
 def _costs(course: Course, run: Run, results: dict) -> str:
@@ -245,3 +261,18 @@ def draw(run: Run) -> str:
         figure.savefig(run / "plots" / f"{name}.png")
         shown.append(f"![{axis}](plots/{name}.png)")
     return "\n".join(shown)
+
+
+def draw_bars(run: Run, kinds: list[str], series: dict[str, list[float]]) -> None:
+    """plots/tokenizer.png: bytes per token, a group of bars for each kind of text."""
+    from matplotlib.figure import Figure
+
+    from nanochat.course.plots import DPI, grouped_bars
+
+    figure = Figure(figsize=(6, 3), dpi=DPI, layout="constrained")
+    ax = figure.subplots()
+    grouped_bars(ax, [kind.replace("_", " ") for kind in kinds], series)
+    ax.set(xlabel="bytes per token")
+    ax.spines[["top", "right"]].set_visible(False)
+    (run / "plots").mkdir(exist_ok=True)
+    figure.savefig(run / "plots" / "tokenizer.png")

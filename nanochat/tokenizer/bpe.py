@@ -9,8 +9,8 @@
     tokenizer.decode(tokenizer.encode("hello")) == "hello"
     tokenizer.save("town")                      # town.model to load, town.vocab to read
 
-The names are minbpe's, and so is the file format. `rustbpe` does the same work a thousand times faster; the tests hold
-its merges and ids equal to these.
+Names and file format are minbpe's: code written against its classes runs on these with another import. `rustbpe` does
+the same work a thousand times faster; the tests hold its merges and ids equal to these.
 """
 
 import unicodedata
@@ -43,16 +43,24 @@ Pair = tuple[int, int]
 # The two helpers that do all the work
 
 
-def pair_counts(ids: list[int], counts: Counter | None = None, weight: int = 1) -> Counter:
+def pair_counts(ids: list[int], counts: dict[Pair, int] | None = None, weight: int = 1) -> dict[Pair, int]:
     """How often each two neighbours occur. Adds to `counts` if given; `weight` is how often `ids` itself occurs.
 
     >>> pair_counts([1, 2, 3, 1, 2])
     Counter({(1, 2): 2, (2, 3): 1, (3, 1): 1})
     """
     counts = Counter() if counts is None else counts
-    for pair in pairwise(ids):
-        counts[pair] += weight
+    if weight == 1:
+        Counter.update(counts, pairwise(ids))  # the same in C: a long text has one weight, 1
+    else:
+        for pair in pairwise(ids):
+            counts[pair] = counts.get(pair, 0) + weight
     return counts
+
+
+def get_stats(ids: list[int], counts: dict[Pair, int] | None = None) -> dict[Pair, int]:
+    """minbpe's name for `pair_counts`."""
+    return pair_counts(ids, counts)
 
 
 def merge(ids: list[int], pair: Pair, new: int) -> list[int]:
@@ -63,10 +71,11 @@ def merge(ids: list[int], pair: Pair, new: int) -> list[int]:
     >>> merge([1, 1, 1], (1, 1), 4)
     [4, 1]
     """
+    first, second = pair
     merged = []
-    i = 0
-    while i < len(ids):
-        if i + 1 < len(ids) and ids[i] == pair[0] and ids[i + 1] == pair[1]:
+    i, last = 0, len(ids) - 1
+    while i <= last:
+        if ids[i] == first and i < last and ids[i + 1] == second:
             merged.append(new)
             i += 2
         else:
@@ -121,6 +130,7 @@ class BasicTokenizer:
             raise ValueError(f"vocab_size is {vocab_size}; the 256 bytes alone need 256")
         words = [(list(chunk), count) for chunk, count in Counter(chunks).items()]  # each distinct chunk once
         self.merges = {}
+        self.vocab = self._build_vocab()
         for new in range(256, vocab_size):
             counts = Counter()
             for ids, count in words:
@@ -130,9 +140,10 @@ class BasicTokenizer:
             pair = most_frequent(counts)
             words = [(merge(ids, pair, new), count) for ids, count in words]
             self.merges[pair] = new
+            self.vocab[new] = self.vocab[pair[0]] + self.vocab[pair[1]]
             if verbose:
-                print(f"{new - 255}/{vocab_size - 256}: {pair} -> {new}, seen {counts[pair]} times")
-        self.vocab = self._build_vocab()
+                token = printable(self.vocab[new])
+                print(f"{new - 255}/{vocab_size - 256}: {pair} -> {new} [{token}], seen {counts[pair]} times")
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`."""

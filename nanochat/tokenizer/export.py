@@ -1,8 +1,10 @@
 """The tokenizer in other people's formats: a `tiktoken.Encoding`, and the two files that Hugging Face reads.
 
-Ids are equal for text and for rendered conversations; the tests hold all three to it. One difference is theirs: both
-libraries can turn "<|bos|>" *inside* a text into the special id (tiktoken only when told to, Hugging Face by default;
-its `split_special_tokens=True` prevents it). Ours never does.
+Ids are equal for text and for conversations; the tests hold all three to it. Can what a user types become a special id?
+In ours never, in tiktoken only when told to (`allowed_special`). In Hugging Face's chat template never: it puts a mark
+before each "|" of a content, which the normalizer takes away again after special tokens have been looked for. But a
+bare `encode(text)` of theirs reads "<|bos|>" as the id, and must, for `apply_chat_template` goes through that call: so
+**text from outside goes through the template, or is encoded with `split_special_tokens=True`**.
 """
 
 import json
@@ -12,10 +14,12 @@ import tiktoken
 
 from nanochat.runtime import atomic_write
 
+MARK = "\ufdd0"  # Unicode keeps this code point out of text for ever; "\ufdd0|" alone does not come back unchanged
+
 # What chat.py does, for conversations whose content is text or parts, in the template language of transformers.
 CHAT_TEMPLATE = """
 {%- if messages[0].role == 'system' -%}
-    {%- set system = messages[0].content + '\n\n' -%}
+    {%- set system = (messages[0].content + '\n\n') | replace('|', 'MARK|') -%}
     {%- set turns = messages[1:] -%}
 {%- else -%}
     {%- set system = '' -%}
@@ -26,19 +30,20 @@ CHAT_TEMPLATE = """
     {{- '<|' + turn.role + '_start|>' -}}
     {%- if loop.first -%}{{- system -}}{%- endif -%}
     {%- if turn.content is string -%}
-        {{- turn.content -}}
+        {{- turn.content | replace('|', 'MARK|') -}}
     {%- else -%}
         {%- for part in turn.content -%}
-            {%- if part.type == 'python' -%}{{- '<|python_start|>' + part.text + '<|python_end|>' -}}
-            {%- elif part.type == 'python_output' -%}{{- '<|output_start|>' + part.text + '<|output_end|>' -}}
-            {%- else -%}{{- part.text -}}
+            {%- set text = part.text | replace('|', 'MARK|') -%}
+            {%- if part.type == 'python' -%}{{- '<|python_start|>' + text + '<|python_end|>' -}}
+            {%- elif part.type == 'python_output' -%}{{- '<|output_start|>' + text + '<|output_end|>' -}}
+            {%- else -%}{{- text -}}
             {%- endif -%}
         {%- endfor -%}
     {%- endif -%}
     {{- '<|' + turn.role + '_end|>' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|assistant_start|>' -}}{%- endif -%}
-""".strip()
+""".strip().replace("MARK", MARK)
 
 
 def to_tiktoken(tokenizer) -> tiktoken.Encoding:
@@ -65,7 +70,7 @@ def to_hf(tokenizer, folder: str | Path) -> None:
         "truncation": None,
         "padding": None,
         "added_tokens": [{"id": i, "content": token, **flags} for token, i in special.items()],
-        "normalizer": None,
+        "normalizer": {"type": "Replace", "pattern": {"String": f"{MARK}|"}, "content": "|"},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": None,
         "decoder": byte_level,

@@ -42,6 +42,15 @@ def test_the_pictures_it_shows_are_there(run):
     assert "reward.png" not in text
 
 
+def test_compression_stands_beside_gpt4s_where_that_was_at_hand(run):
+    assert "## The tokenizer" not in report(run).read_text()
+    run.record("tokenizer", {"bytes_per_token_news": 1.5, "bytes_per_token_own_text": 3.25})
+    assert "| bytes per token | this run's |\n| --- | --: |\n| news | 1.50 |\n| own text | 3.25 |" in report(run).read_text()
+    run.record("tokenizer", {"cl100k_bytes_per_token_news": 4.5, "cl100k_bytes_per_token_own_text": 4})
+    assert "| own text | 3.25 | 4.00 |\n\n![bytes per token](plots/tokenizer.png)" in report(run).read_text()
+    assert (run / "plots" / "tokenizer.png").stat().st_size > 1000
+
+
 def test_report_json_is_flat(run):
     report(run)
     assert json.loads((run / "report.json").read_text()) == run.results()

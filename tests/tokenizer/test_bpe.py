@@ -2,18 +2,21 @@
 
 import doctest
 import os
+import subprocess
+import sys
 from collections import Counter
 from itertools import pairwise
 
 import pytest
+import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 from odd_text import SCRIPTS, texts
 
 from nanochat.runtime import UserError
-from nanochat.tokenizer import __main__ as script
 from nanochat.tokenizer import bpe, cl100k
-from nanochat.tokenizer.bpe import BasicTokenizer, GPT4Tokenizer, RegexTokenizer
+from nanochat.tokenizer.bpe import GPT4_SPECIAL_TOKENS, BasicTokenizer, GPT4Tokenizer, RegexTokenizer
+from nanochat.tokenizer.train import train_file
 
 SPECIAL = {"<|endoftext|>": 1000, "<|end|>": 1001, "<|end|>ing": 1002}
 
@@ -155,13 +158,51 @@ def test_a_pattern_that_does_not_fit_the_format_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_script_trains_both_and_writes_four_files(tmp_path, corpus, capsys):
+def test_the_command_trains_both_and_writes_four_files(tmp_path, corpus):
     (tmp_path / "text.txt").write_text(corpus[:5000], encoding="utf-8")
-    assert script.main([str(tmp_path / "text.txt"), str(tmp_path / "models")]) == 0
+    command = [sys.executable, "-m", "nanochat.cli", "tokenizer", "train", "text.txt", "--vocab", "300"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.count("44/44: ") == 2
+    assert "regex.model and .vocab" in done.stdout and " core seconds" in done.stdout
     names = sorted(path.name for path in (tmp_path / "models").iterdir())
     assert names == ["basic.model", "basic.vocab", "regex.model", "regex.vocab"]
-    assert script.main([str(tmp_path / "missing.txt"), str(tmp_path)]) == 2
-    assert script.main([]) == 2
+    for kind, name in ((BasicTokenizer, "basic"), (RegexTokenizer, "regex")):
+        saved, trained = kind(), kind()
+        saved.load(str(tmp_path / "models" / f"{name}.model"))
+        trained.train(corpus[:5000], 300)
+        assert saved.merges == trained.merges and len(saved.vocab) == 300
+
+
+@pytest.mark.parametrize(
+    ("content", "vocab_size", "complaint"),
+    [
+        (None, 300, "cannot read .*text.txt: No such file"),
+        (b"caf\xe9", 300, "not UTF-8 text .byte 3."),
+        (b"too short", 300, "text.txt, basic tokenizer: the text yields no more than 264 tokens"),
+        (b"ab", 257, None),
+        (b"a b", 258, "text.txt, regex tokenizer: the text yields no more than 257 tokens"),
+        (b"long enough", 255, "need 256"),
+    ],
+    ids=["missing", "Latin-1", "short", "just enough", "short for one of them", "no merges"],
+)
+def test_a_file_that_cannot_be_trained_on_is_one_line_and_leaves_nothing(tmp_path, content, vocab_size, complaint):
+    source, folder = tmp_path / "text.txt", tmp_path / "models"
+    if content is not None:
+        source.write_bytes(content)
+    if complaint is None:
+        train_file(source, folder, vocab_size)
+        assert len(list(folder.iterdir())) == 4
+        return
+    with pytest.raises(UserError, match=complaint) as error:
+        train_file(source, folder, vocab_size)
+    assert "\n" not in str(error.value) and not folder.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    source = tmp_path / "text.txt"
+    source.write_text("aaab")
+    with pytest.raises(UserError, match="cannot write to .*text.txt: .*; choose another --out"):
+        train_file(source, source, 257)
 
 
 # --- GPT-4
@@ -215,16 +256,31 @@ def test_the_mirror_serves_as_tiktokens_cache(monkeypatch, tmp_path):
     assert "TIKTOKEN_CACHE_DIR" not in os.environ
 
 
-@pytest.mark.skipif(
-    not {"NANOCHAT_HUB", "TIKTOKEN_CACHE_DIR"} & set(os.environ),
-    reason="needs cl100k's ranks: set NANOCHAT_HUB or TIKTOKEN_CACHE_DIR",
-)
-def test_gpt4_tokenizer_equals_tiktoken(corpus):
-    gpt4, oracle = GPT4Tokenizer(), cl100k.cl100k()
-    example = "hello123!!!? (안녕하세요!) 😉"
-    expected = [15339, 4513, 12340, 30, 320, 31495, 230, 75265, 243, 92245, 16715, 57037]
-    assert gpt4.encode(example) == oracle.encode(example) == expected
-    assert gpt4.encode_ordinary(corpus) == oracle.encode_ordinary(corpus)
+AT_HAND = ["cl100k_base"] if {"NANOCHAT_HUB", "TIKTOKEN_CACHE_DIR"} & set(os.environ) else []
+
+
+@pytest.fixture(params=["made-up ranks", *AT_HAND])
+def published(request, trained) -> tiktoken.Encoding:
+    """What tiktoken publishes: cl100k_base where its ranks are at hand, and always a small one of the same make."""
+    if request.param == "cl100k_base":
+        return cl100k.cl100k()
+    return tiktoken.Encoding(
+        name=request.param,
+        pat_str=bpe.GPT4_SPLIT_PATTERN,
+        mergeable_ranks=permuted(trained)[0],
+        special_tokens=GPT4_SPECIAL_TOKENS,
+    )
+
+
+def test_gpt4_tokenizer_equals_tiktoken(published, monkeypatch, corpus):
+    monkeypatch.setattr(bpe, "cl100k", lambda: published)
+    gpt4, example = GPT4Tokenizer(), "hello123!!!? (안녕하세요!) 😉"
+    assert gpt4.encode(example) == published.encode(example)
+    assert gpt4.encode_ordinary(corpus) == published.encode_ordinary(corpus)
     text = "<|endoftext|>a<|fim_prefix|>b<|fim_middle|>c<|fim_suffix|>d<|endofprompt|>"
-    assert gpt4.encode(text, allowed_special="all") == oracle.encode(text, allowed_special="all")
-    assert gpt4.decode(gpt4.encode(text, allowed_special="all")) == text
+    ids = gpt4.encode(text, allowed_special="all")
+    assert ids == published.encode(text, allowed_special="all")
+    assert gpt4.decode(ids) == published.decode(ids) == text
+    if published.name == "cl100k_base":
+        expected = [15339, 4513, 12340, 30, 320, 31495, 230, 75265, 243, 92245, 16715, 57037]
+        assert gpt4.encode(example) == expected

@@ -16,6 +16,7 @@ from odd_text import CHARACTERS, SCRIPTS, WORDS, texts
 import rustbpe
 from nanochat.data import World
 from nanochat.runtime import UserError
+from nanochat.tokenizer.bpe import GPT4_SPLIT_PATTERN
 from nanochat.tokenizer.cl100k import cl100k
 
 Pair = tuple[rustbpe.Tokenizer, tiktoken.Encoding]
@@ -33,11 +34,14 @@ def own(corpus) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def gpt4() -> Pair:
+def gpt4(corpus) -> Pair:
+    """cl100k; where its ranks cannot be had, ranks of the same make: its pattern, its three digits, bytes permuted."""
     try:
         theirs = cl100k()
-    except UserError as error:
-        pytest.skip(str(error))
+    except UserError:
+        learned = rustbpe.Tokenizer.train_from_iterator([corpus], 2000, GPT4_SPLIT_PATTERN, threads=1).mergeable_ranks()
+        ranks = {token: 255 - i if i < 256 else i for token, i in learned.items()}
+        return twins(ranks, GPT4_SPLIT_PATTERN)
     return twins(theirs._mergeable_ranks, theirs._pat_str)
 
 

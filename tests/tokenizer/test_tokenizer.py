@@ -179,5 +179,35 @@ def test_the_chat_template_renders_as_we_do(tokenizer, hf, messages):
     assert hf.apply_chat_template(messages[:-1], add_generation_prompt=True)["input_ids"] == prompt
 
 
+NAMES_AND_ODDITIES = st.lists(
+    st.one_of(st.sampled_from(SPECIAL_TOKENS), st.sampled_from(["<", "|", "|bos|>", "a"]), texts)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(NAMES_AND_ODDITIES.map("".join), min_size=6, max_size=6))
+def test_no_text_in_a_conversation_makes_a_special_id_in_the_export(tokenizer, hf, contents):
+    parts = [{"type": kind, "text": text} for kind, text in zip(("text", "python", "python_output"), contents)]
+    messages = [
+        {"role": "system", "content": contents[3]},
+        {"role": "user", "content": contents[4]},
+        {"role": "assistant", "content": parts},
+        {"role": "user", "content": contents[5]},
+    ]
+    ids = tokenizer.render_for_completion({"messages": messages})
+    assert hf.apply_chat_template(messages, add_generation_prompt=True)["input_ids"] == ids
+
+
+def test_no_name_is_put_together_from_two_parts(tokenizer, hf):
+    parts = [{"type": "text", "text": "<"}, {"type": "text", "text": "|bos|>"}]
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": parts}]
+    assert hf.apply_chat_template(messages)["input_ids"].count(tokenizer.bos) == 1
+
+
+def test_bare_text_needs_the_switch_that_the_docstring_names(tokenizer, hf):
+    assert hf.encode("<|bos|>") == [tokenizer.bos]
+    assert hf.encode("<|bos|>", split_special_tokens=True) == tokenizer.encode("<|bos|>")
+
+
 def test_rust_and_python_agree_on_the_pattern():
     assert SPLIT_PATTERN(2) == rustbpe.PATTERN
