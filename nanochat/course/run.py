@@ -9,20 +9,18 @@ runs/<name>/notebooks/. papermill's own verdict is not enough: a kernel that exi
 every code cell must have run.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-import socket
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from nanochat.course import notebooks
 from nanochat.course.manifest import Course, Lesson, load, root
 from nanochat.runtime import Run, UserError, open_run, read_json, say, write_json
+from nanochat.runtime.lock import locked
 from nanochat.runtime.run import runs_folder
 
 SMALL = 1 << 20        # files up to this size are hashed by content, larger ones by size
@@ -245,25 +243,6 @@ def _up_to_date(course: Course, lesson: Lesson, run: Run, stamp: dict) -> bool:
 def _total_time(run: Run) -> None:
     times = {k: v for k, v in run.results().items() if k.startswith("time.") and k != "time.total_s"}
     run.record("time", {"total_s": round(sum(times.values()), 1)})
-
-
-# --- one run per folder ----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def locked(folder: Path):
-    """Hold `folder` for this process; the lock goes with the process. Raises UserError when another holds it."""
-    with open(folder / ".lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise UserError(f"{relative(folder)} is in use by {lock.read().strip() or 'another process'}; "
-                            "wait for it, or choose another --run") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        yield
 
 
 # --- what the operator sees ------------------------------------------------------------------------------------------
