@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -97,16 +98,16 @@ def _follow(run: Run, name: str, guard: subprocess.Popen, live, stop: Stop) -> N
 
 def _death(log: Path) -> str:
     """Which rank was killed by a signal; empty when none was, e.g. where a rank has ended with an error. (The launcher's
-    report lists every rank that failed: those that lost their peer, too.)"""
+    report lists every rank that failed: those that lost their peer, and those that the launcher then ended, too.)"""
     ends = re.findall(r"rank\s*: (\d+).*?exitcode\s*: (-?\d+)", log.read_text(errors="replace"), re.DOTALL)
-    killed = [(rank, -int(code)) for rank, code in ends if int(code) < 0]
-    return "rank {} was killed by signal {}".format(*killed[0]) if killed else ""
+    killed = sorted((-int(code) == signal.SIGTERM, rank, -int(code)) for rank, code in ends if int(code) < 0)
+    return "rank {1} was killed by signal {2}".format(*killed[0]) if killed else ""
 
 
 def _last_line(log: Path) -> str:
     """What the ranks said when they were stopped."""
     told = [line for line in log.read_text(errors="replace").splitlines() if "stopped after step" in line]
-    return told[-1] if told else "stopped before a step was done"
+    return told[-1] if told else "stopped; the same call goes on from the newest checkpoint"
 
 
 def _reason(log: Path) -> str:
