@@ -22,6 +22,7 @@ from nanochat.course.manifest import Course, Lesson, load, root
 from nanochat.runtime import Run, UserError, open_run, read_json, say, write_json
 from nanochat.runtime.lock import locked
 from nanochat.runtime.run import runs_folder
+from nanochat.train.signals import Stop
 
 SMALL = 1 << 20        # files up to this size are hashed by content, larger ones by size
 
@@ -105,8 +106,12 @@ def _run_lesson(course: Course, lesson: Lesson, run: Run) -> float:
         notebooks.write(notebooks.from_text(lesson.text), source)
     begin = time.perf_counter()
     progress = Progress(lesson)
-    failure = _execute(source, copy, run, progress, lesson.text.parent)
+    with Stop(_to_kernel) as stop:
+        failure = _execute(source, copy, run, progress, lesson.text.parent)
     seconds = time.perf_counter() - begin
+    if stop.asked:
+        progress.end("·", seconds, " until it was stopped")
+        stop.leave(f"stopped in lesson {lesson.id}; {_command(run, lesson.id)} goes on from what is saved")
     failure = failure or _incomplete(course, lesson, run, copy)
     if failure:
         progress.end("✗", seconds)
@@ -114,6 +119,14 @@ def _run_lesson(course: Course, lesson: Lesson, run: Run) -> float:
     budget = lesson.budget_s.get(run.scale)
     progress.end("✓", seconds, f" (its budget is {budget:g} s)" if budget and seconds > budget else "")
     return seconds
+
+
+def _to_kernel(number: int) -> None:
+    """Pass a signal on to the notebook's kernel, which has left our process group: a stage in it saves."""
+    import psutil
+
+    for child in psutil.Process().children():
+        child.send_signal(number)
 
 
 def _execute(source: Path, copy: Path, run: Run, progress: "Progress", cwd: Path) -> Failure | None:

@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 from nanochat.runtime import say
 
@@ -21,15 +22,21 @@ ECHO = 1.0      # seconds; a launcher passes on the signal that a cloud sends to
 
 
 class Stop:
-    """Holds the two signals while it is entered. In a thread that is not the main one they stay as they are."""
+    """Holds the two signals while it is entered. In a thread that is not the main one they stay as they are.
 
-    def __init__(self):
+    pass_on: called with the number of the first, for whoever waits for another process that should stop.
+    """
+
+    def __init__(self, pass_on: Callable[[int], None] | None = None):
         self.asked = 0                # the number of the signal that came
+        self._pass_on = pass_on
         self._before: dict[int, object] = {}
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) != signal.SIG_IGN:          # e.g. Ctrl-C for a job in the background
+                    self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_) -> None:
@@ -39,6 +46,8 @@ class Stop:
     def _receive(self, number: int, _frame) -> None:
         if not self.asked:
             self.asked, self._since = number, time.monotonic()
+            if self._pass_on:
+                self._pass_on(number)
         elif time.monotonic() - self._since > ECHO:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
