@@ -9,8 +9,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny
 
-from nanochat.data.source import text_shards
 from nanochat.data import pretrain_loader
+from nanochat.data.source import text_shards
 from nanochat.model import GPT, GPTConfig
 from nanochat.runtime import UserError, World, open_run
 from nanochat.tokenizer import Tokenizer
