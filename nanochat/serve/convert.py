@@ -21,6 +21,7 @@ from nanochat.serve.export.hf import empty, filled, from_hf
 from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
 from nanochat.tokenizer.export import byte_names
 from nanochat.train import checkpoint
+from nanochat.train.saver import Saver
 
 # ours -> nanochat's, outside the blocks; what it keeps in blocks has equal names behind "transformer.h"
 NAMES = {
@@ -143,8 +144,9 @@ def import_run(folder: str | Path, tokenizer: str | Path | None, name: str | Pat
     run = open_run(name, scale="imported", create=True)
     if (run / stage).exists() or (run / "tokenizer").exists():
         raise UserError(f"{run.path} has a {stage} or a tokenizer already; choose another --run")
-    state = {"schema": checkpoint.SCHEMA, "tokenizer": text.digest}
-    if not checkpoint.save(run / stage, 0, World(), model=model, optim={}, data={}, state=state):
+    with Saver(run / stage, World(), belongs={"tokenizer": text.digest}, last=-1) as saver:
+        saver.start(0, model=model, optim={}, data={}, state={"schema": checkpoint.SCHEMA, "tokenizer": text.digest})
+    if saver.last < 0:
         raise UserError(f"{run.path} could not be written")
     text.save(run / "tokenizer")
     say(

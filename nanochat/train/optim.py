@@ -69,10 +69,14 @@ class Group:
             self.work = dist.reduce_scatter_tensor(part, full, async_op=True)
             self.grad, self.sent = part[: self.hi - self.lo], full
 
-    def update(self, **settings):
-        """Wait for the summed gradient, update this rank's run, start to send it to all."""
+    def square(self) -> Tensor:
+        """Wait for the summed gradient; -> the sum of its squares over this rank's run, fp32."""
         if self.work is not None:
             self.work.wait()
+        return self.grad.float().square().sum()
+
+    def update(self, **settings):
+        """Update this rank's run, start to send it to all."""
         if self.hi > self.lo:
             self.rule(**settings)
         self.grad = self.sent = None
@@ -206,7 +210,7 @@ class MuonAdamW:
 
     def __init__(self, model, config, world):
         self.params, self.groups = list(model.parameters()), []
-        self.count = 0  # steps done
+        self.world, self.count = world, 0  # steps done
         # Products in bf16 where the model's own are: there they are fast. Else fp32.
         dtype = torch.bfloat16 if model.compute_dtype == torch.bfloat16 else torch.float32
         shapes: dict[tuple, list[str]] = {}
@@ -220,15 +224,24 @@ class MuonAdamW:
             self.groups.append(Matrices(names, [named[n] for n in names], config, world, dtype))
 
     @torch.no_grad()
-    def step(self, lr_scale: float = 1.0, momentum: float | None = None):
-        """Sum gradients over ranks and update the weights on all of them; every rank must call it."""
+    def step(self, lr_scale: float = 1.0, momentum: float | None = None) -> float:
+        """
+        Sum gradients over ranks and update the weights on all of them; every rank must call it. Returns the norm of the
+        summed gradient. Where that is not finite (one bad entry on one rank is enough) nothing is changed on any rank.
+        """
         for group in self.groups:
             group.reduce()
-        for group in self.groups:
-            group.update(lr_scale=lr_scale, momentum=momentum, count=self.count)
-        for group in self.groups:
-            group.finish()
-        self.count += 1
+        square = torch.stack([group.square() for group in self.groups]).sum()
+        if self.world.size > 1:
+            dist.all_reduce(square)
+        norm = math.sqrt(square) if math.isfinite(square) else math.inf
+        if math.isfinite(norm):
+            for group in self.groups:
+                group.update(lr_scale=lr_scale, momentum=momentum, count=self.count)
+            for group in self.groups:
+                group.finish()
+            self.count += 1
+        return norm
 
     def zero_grad(self):
         """Forget the gradients (their memory too: the next backward pass makes new ones)."""
