@@ -71,7 +71,7 @@ def main() -> None:
     stage, shape = settings.pretrain, settings.pretrain.model
     depth = options.depth or shape.depth
     config = GPTConfig.from_depth(depth, settings.tokenizer.vocab_size, shape.sequence_len, head_dim=shape.head_dim,
-                                  n_embd=shape.n_embd if depth == shape.depth else None)
+                                  n_embd=shape.n_embd if depth == shape.depth else None, arch=shape.arch)
     rows = options.rows or stage.device_rows or stage.rows
     device = pick_device(options.device)
     dtypes = [getattr(torch, options.dtype)] if options.dtype else [torch.float32, torch.bfloat16]

@@ -183,6 +183,22 @@ def export(
     write_export(open_run(run), to, folder, stage)
 
 
+@app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="nanochat's model_*.pt and meta_*.json, or a transformers NanoChat.")],
+    run: Annotated[str, typer.Option("--run", help="The new run: a name under runs/, or a folder.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A folder with tokenizer.json or our model.json; by default the model's.")
+    ] = None,
+    stage: Annotated[str, typer.Option("--stage", help="base, mid, sft or rl.")] = "sft",
+    step: Annotated[int | None, typer.Option(help="Of several nanochat checkpoints; by default the newest.")] = None,
+):
+    """Bring in a model that was trained elsewhere, as a run to talk to."""
+    from nanochat.serve.convert import import_run
+
+    import_run(folder, tokenizer, run, stage, step)
+
+
 @app.command()
 def data(
     what: Annotated[str, typer.Argument(metavar="[fetch | verify | contamination]")] = "fetch",

@@ -711,11 +711,13 @@ chat
 # %%
 out = run / "export"
 shutil.rmtree(out, ignore_errors=True)                       # an exporter writes into a new folder only
-to_tiktoken(tokenizer, out / "tiktoken"), to_hf(rl, tokenizer, out / "hf"), to_c(rl, tokenizer, out / "c")
-for kind in ("tiktoken", "hf", "c"):
+to_tiktoken(tokenizer, out / "tiktoken")
+if S.pretrain.model.arch == "seed":                          # the other two do not know what the speedrun adds
+    to_hf(rl, tokenizer, out / "hf"), to_c(rl, tokenizer, out / "c")
+for kind in [kind for kind in ("tiktoken", "hf", "c") if (out / kind).exists()]:
     files = sorted((out / kind).iterdir())
     print(f"{kind:<9}", ", ".join(f"{path.name} ({path.stat().st_size / 1000:,.0f} kB)" for path in files))
-if shutil.which("cc"):
+if shutil.which("cc") and (out / "c").exists():
     subprocess.run(["cc", "-O2", "-o", out / "c" / "run", out / "c" / "run.c", "-lm"], check=True)
     command = [out / "c" / "run", out / "c" / "model.bin", "-p", question, "-n", str(S.grpo.max_tokens)]
     print("the C program:", subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())

@@ -9,21 +9,20 @@ runs/<name>/notebooks/. papermill's own verdict is not enough: a kernel that exi
 every code cell must have run.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-import socket
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from nanochat.course import notebooks
 from nanochat.course.manifest import Course, Lesson, load, root
 from nanochat.runtime import Run, UserError, open_run, read_json, say, write_json
+from nanochat.runtime.lock import locked
 from nanochat.runtime.run import runs_folder
+from nanochat.train.signals import Stop
 
 SMALL = 1 << 20        # files up to this size are hashed by content, larger ones by size
 
@@ -107,8 +106,12 @@ def _run_lesson(course: Course, lesson: Lesson, run: Run) -> float:
         notebooks.write(notebooks.from_text(lesson.text), source)
     begin = time.perf_counter()
     progress = Progress(lesson)
-    failure = _execute(source, copy, run, progress, lesson.text.parent)
+    with Stop(_to_kernel) as stop:
+        failure = _execute(source, copy, run, progress, lesson.text.parent)
     seconds = time.perf_counter() - begin
+    if stop.asked:
+        progress.end("·", seconds, " until it was stopped")
+        stop.leave(f"stopped in lesson {lesson.id}; {_command(run, lesson.id)} goes on from what is saved")
     failure = failure or _incomplete(course, lesson, run, copy)
     if failure:
         progress.end("✗", seconds)
@@ -116,6 +119,14 @@ def _run_lesson(course: Course, lesson: Lesson, run: Run) -> float:
     budget = lesson.budget_s.get(run.scale)
     progress.end("✓", seconds, f" (its budget is {budget:g} s)" if budget and seconds > budget else "")
     return seconds
+
+
+def _to_kernel(number: int) -> None:
+    """Pass a signal on to the notebook's kernel, which has left our process group: a stage in it saves."""
+    import psutil
+
+    for child in psutil.Process().children():
+        child.send_signal(number)
 
 
 def _execute(source: Path, copy: Path, run: Run, progress: "Progress", cwd: Path) -> Failure | None:
@@ -245,25 +256,6 @@ def _up_to_date(course: Course, lesson: Lesson, run: Run, stamp: dict) -> bool:
 def _total_time(run: Run) -> None:
     times = {k: v for k, v in run.results().items() if k.startswith("time.") and k != "time.total_s"}
     run.record("time", {"total_s": round(sum(times.values()), 1)})
-
-
-# --- one run per folder ----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def locked(folder: Path):
-    """Hold `folder` for this process; the lock goes with the process. Raises UserError when another holds it."""
-    with open(folder / ".lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise UserError(f"{relative(folder)} is in use by {lock.read().strip() or 'another process'}; "
-                            "wait for it, or choose another --run") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        yield
 
 
 # --- what the operator sees ------------------------------------------------------------------------------------------

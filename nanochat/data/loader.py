@@ -144,12 +144,14 @@ class Loader:
                  shards: TextShards | None = None):
         self.streams, self.same, self.shards, self._pad = streams, same, shards, pad
         self.rows, self.sequence_len = rows, sequence_len   # rows of this rank's batch, tokens of a row
+        self.keys: list[list] = []                          # the documents of the last batch, row by row
 
     def next(self) -> tuple[np.ndarray, np.ndarray]:
         """(inputs, targets), each (rows, T) int64. Raises StopIteration when a finite source has ended."""
         packed = [row for stream in self.streams.values() for row in stream.rows(self.rows // len(self.streams))]
         if not any(packed):
             raise StopIteration
+        self.keys = [[document.key for document, _ in row] for row in packed]
         return write_rows(packed, self.sequence_len + 1, self._pad)
 
     __next__ = next

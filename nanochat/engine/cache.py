@@ -22,6 +22,7 @@ class KVCache:
         shape = (config.n_layer, rows, config.n_kv_head, max_len, config.head_dim)
         self.k = torch.zeros(shape, device=device, dtype=dtype)     # zeros, not empty: an unseen slot has weight 0, and
         self.v = torch.zeros(shape, device=device, dtype=dtype)     # 0 · NaN, should memory hold one, would be NaN
+        self.ids = torch.zeros(rows, max_len, dtype=torch.long, device=device)      # for models that look at them again
         self.lengths = torch.zeros(rows, dtype=torch.long)      # (B,), on the host: no waiting for the device
 
     @property
@@ -40,6 +41,10 @@ class KVCache:
         self._fresh, self._slots = slots == T, slots
         self._mask = torch.arange(slots, device=self.k.device) <= self._positions[:, None, :, None]      # (B, 1, T, S)
         return self._positions
+
+    def tokens(self, idx: Tensor) -> Tensor:
+        """Store the ids (B, T) of the next tokens, after `positions` was asked for. Returns all so far, (B, S)."""
+        return self.ids[:, : self._slots].scatter_(1, self._positions, idx)
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Store keys and values (B, Hkv, T, D) of the next T tokens. Returns all of the layer's so far, (B, Hkv, S, D),
@@ -65,4 +70,5 @@ class KVCache:
         S, index = taken.longest, index.to(self.k.device)
         taken.k[:, :, :, :S] = self.k[:, :, :, :S].index_select(1, index)
         taken.v[:, :, :, :S] = self.v[:, :, :, :S].index_select(1, index)
+        taken.ids[:, :S] = self.ids[:, :S].index_select(0, index)
         return taken

@@ -1,5 +1,9 @@
-"""The model room: the Transformer (`gpt`, `attention`, `precision`) and the recurrent baseline (`char_rnn`)."""
+"""
+The model room: the Transformer (`config`, `gpt` and its parts `block`, `attention`, `sight`, `smear`, `init`, `precision`)
+and the recurrent baseline (`char_rnn`).
+"""
 
-from nanochat.model.gpt import GPT, GPTConfig
+from nanochat.model.config import GPTConfig
+from nanochat.model.gpt import GPT
 
 __all__ = ["GPT", "GPTConfig"]

@@ -1,5 +1,5 @@
 """
-Attention: rotary positions, one causal attention function, and the module that joins them.
+Attention as a function: rotary positions, and softmax(q k^T) v in two ways.
 
 `attend` has two ways to the same numbers. On a CPU and for short contexts it writes attention out (two matrix products
 around a softmax), because the fused kernel's backward is slow there; everywhere else it calls PyTorch's fused
@@ -11,9 +11,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from nanochat.model.precision import Linear, rms_norm
+from torch import Tensor
 
 MANUAL_MAX = 256  # on CPU, the longest context for which written-out attention beats the fused kernel
 
@@ -39,7 +37,7 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (pair * cos.unsqueeze(-2) + pair.flip(-2) * turn).flatten(-2)
 
 
-def attend_manual(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def attend_manual(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
     """
     Attention written out. Shapes and meaning as in `attend`.
 
@@ -52,52 +50,25 @@ def attend_manual(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -
     if mask is None:
         mask = torch.arange(S, device=q.device) <= torch.arange(T, device=q.device)[:, None]  # (T, S), S = T
     q = q.reshape(B, Hkv, G * T, D)
-    scores = (q @ k.transpose(-2, -1)).view(B, H, T, S).float() * (1 / math.sqrt(D))
+    scores = (q @ k.transpose(-2, -1)).view(B, H, T, S).float() * (scale or 1 / math.sqrt(D))
     weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1).to(v.dtype)
     return (weights.view(B, Hkv, G * T, S) @ v).view(B, H, T, D)
 
 
-def attend_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def attend_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
     """Attention by PyTorch's fused kernels. Shapes and meaning as in `attend`."""
-    grouped = q.shape[1] != k.shape[1]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+    )
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
     """
-    softmax(q k^T / sqrt(D)) v for every head.
+    softmax(scale q k^T) v for every head; the scale is 1 / sqrt(D) where none is given.
 
     q (B, H, T, D); k, v (B, Hkv, S, D), query head h reads key/value head h // (H / Hkv); mask bool, broadcastable to
     (B, H, T, S), True = visible; without a mask S = T and the attention is causal. Returns (B, H, T, D).
     """
     if q.device.type == "cpu" and k.shape[2] <= MANUAL_MAX:
-        return attend_manual(q, k, v, mask)
-    return attend_fused(q, k, v, mask)
-
-
-class Attention(nn.Module):
-    """Causal self-attention with rotary positions and normalised queries and keys (QK norm)."""
-
-    def __init__(self, config, layer: int):
-        super().__init__()
-        self.layer = layer
-        self.n_head, self.n_kv_head, self.head_dim = config.n_head, config.n_kv_head, config.head_dim
-        self.c_q = Linear(config.n_embd, config.n_head * config.head_dim)
-        self.c_k = Linear(config.n_embd, config.n_kv_head * config.head_dim)
-        self.c_v = Linear(config.n_embd, config.n_kv_head * config.head_dim)
-        self.c_proj = Linear(config.n_head * config.head_dim, config.n_embd)
-
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], cache=None) -> Tensor:
-        """x (B, T, C) -> (B, T, C). With a cache, the keys and values of earlier tokens come from it."""
-        B, T, _ = x.shape
-        q = self.c_q(x).view(B, T, self.n_head, self.head_dim)
-        k = self.c_k(x).view(B, T, self.n_kv_head, self.head_dim)
-        v = self.c_v(x).view(B, T, self.n_kv_head, self.head_dim)
-        q = rms_norm(apply_rope(q, *rope)).to(x.dtype)
-        k = rms_norm(apply_rope(k, *rope)).to(x.dtype)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, D)
-        mask = None
-        if cache is not None:
-            k, v, mask = cache.write(self.layer, k, v)  # now (B, Hkv, S, D) and (B, 1, T, S)
-        y = attend(q, k, v, mask)
-        return self.c_proj(y.transpose(1, 2).reshape(B, T, -1))
+        return attend_manual(q, k, v, mask, scale)
+    return attend_fused(q, k, v, mask, scale)

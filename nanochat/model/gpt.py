@@ -10,87 +10,21 @@ The Transformer: token ids in, logits or a loss out.
 A decoder-only, pre-norm Transformer without biases and learned gains: rotary positions and no learned ones, QK norm,
 RMS norm after the token embedding too, untied embedding and head, squared-ReLU MLP, grouped-query attention, softcapped
 logits. Weights are fp32; activations have `model.compute_dtype` (set it to torch.bfloat16 where that is faster).
+What the speedrun's architecture adds are switches of `GPTConfig`, all of them off in the seed's.
 """
-
-import hashlib
-import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanochat.model.attention import Attention, rope_tables
+from nanochat.model.attention import rope_tables
+from nanochat.model.block import Block, Pass
+from nanochat.model.config import GPTConfig
+from nanochat.model.init import initial
 from nanochat.model.precision import Linear, rms_norm, softcap
+from nanochat.model.sight import Sight
+from nanochat.model.smear import Smear
 from nanochat.runtime import UserError
-
-
-@dataclass(frozen=True)
-class GPTConfig:
-    """Everything that fixes the shape of a model."""
-
-    sequence_len: int
-    vocab_size: int
-    n_layer: int
-    n_head: int
-    n_kv_head: int
-    n_embd: int
-    softcap: float = 15.0
-    rope_base: float = 10000.0
-
-    def __post_init__(self):
-        for name in ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd"):
-            if getattr(self, name) < 1:
-                raise UserError(f"GPTConfig: {name} is {getattr(self, name)}; it must be at least 1")
-        if self.n_embd % self.n_head or self.head_dim % 2:
-            raise UserError(
-                f"GPTConfig: n_embd {self.n_embd} does not split into {self.n_head} heads of an even size; "
-                "choose n_head so that n_embd / n_head is even"
-            )
-        if self.n_head % self.n_kv_head:
-            raise UserError(f"GPTConfig: n_kv_head {self.n_kv_head} must divide n_head {self.n_head}")
-
-    @property
-    def head_dim(self) -> int:
-        return self.n_embd // self.n_head
-
-    @classmethod
-    def from_depth(cls, depth, vocab_size, sequence_len, n_embd=None, head_dim=128, n_kv_head=None) -> "GPTConfig":
-        """
-        The whole shape from one number: width 64 * depth, heads of about `head_dim`.
-
-        Where head_dim does not divide the width (odd depths), the heads become smaller, never larger.
-        """
-        n_embd = n_embd or 64 * depth
-        n_head = max(1, math.ceil(n_embd / head_dim))
-        while n_head < n_embd and (n_embd % n_head or (n_embd // n_head) % 2):
-            n_head += 1
-        return cls(sequence_len, vocab_size, depth, n_head, n_kv_head or n_head, n_embd)
-
-
-class MLP(nn.Module):
-    """n_embd -> 4 n_embd -> n_embd around a squared ReLU (So et al. 2021, Primer)."""
-
-    def __init__(self, config: GPTConfig):
-        super().__init__()
-        self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
-        self.c_proj = Linear(4 * config.n_embd, config.n_embd)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.relu(self.c_fc(x)).square())
-
-
-class Block(nn.Module):
-    """Attention, then the MLP, each added to the residual stream: what they read is normalised, the stream is not."""
-
-    def __init__(self, config: GPTConfig, layer: int):
-        super().__init__()
-        self.attn = Attention(config, layer)
-        self.mlp = MLP(config)
-
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], cache=None) -> Tensor:
-        x = x + self.attn(rms_norm(x), rope, cache)
-        return x + self.mlp(rms_norm(x))
 
 
 class GPT(nn.Module):
@@ -98,11 +32,16 @@ class GPT(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.config = config
+        self.config = c = config
         self.compute_dtype = torch.float32
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd, _weight=torch.empty(config.vocab_size, config.n_embd))
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
-        self.lm_head = Linear(config.n_embd, config.vocab_size)
+        self.attention_path = "mask"  # right everywhere; training takes a faster one, see nanochat.model.sight
+        self.wte = nn.Embedding(c.vocab_rows, c.n_embd, _weight=torch.empty(c.vocab_rows, c.n_embd))
+        self.smear = Smear() if c.smear else None
+        self.resid_lambdas = nn.Parameter(torch.empty(c.n_layer)) if c.layer_scalars else None
+        self.x0_lambdas = nn.Parameter(torch.empty(c.n_layer)) if c.layer_scalars else None
+        self.blocks = nn.ModuleList(Block(c, layer) for layer in range(c.n_layer))
+        self.backout_lambda = nn.Parameter(torch.empty(1)) if c.backout else None
+        self.lm_head = Linear(c.n_embd, c.vocab_rows)
         self._set_rope()
 
     def _set_rope(self, device=None):
@@ -120,43 +59,56 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int = 0) -> "GPT":
-        """
-        Fill the weights: embedding N(0, 1); matrices N(0, s), s = min(1, sqrt(n_out / n_in)) / sqrt(n_in); head and the
-        two projections that write into the residual stream zero, so that every block begins as the identity.
-
-        The values depend on (seed, name of the weight, shape) alone: not on the device, nor on other random draws.
-        """
+        """Fill the weights as nanochat.model.init says: the values depend on the config and the seed alone."""
         for name, weight in self.named_parameters():
-            if name.endswith("c_proj.weight") or name == "lm_head.weight":
-                weight.zero_()
-                continue
-            n_out, n_in = weight.shape
-            std = 1.0 if name == "wte.weight" else min(1.0, math.sqrt(n_out / n_in)) / math.sqrt(n_in)
-            digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-            weight.copy_(torch.empty(n_out, n_in).normal_(0.0, std, generator=generator))
+            weight.copy_(initial(name, weight.shape, self.config, seed))
         return self
 
     def hidden(self, idx: Tensor, cache=None) -> Tensor:
         """
         The normalised output of the last block: idx (B, T) -> (B, T, C) in `compute_dtype`.
 
-        `cache` knows the tokens before idx; it has positions(T) -> (B, T) and write(layer, k, v) -> (k, v, mask), see
-        `nanochat.engine.cache`. The model never advances it.
+        `cache` knows the tokens before idx; it has positions(T) -> (B, T), tokens(idx) -> (B, S) and write(layer, k, v)
+        -> (k, v, mask), see `nanochat.engine.cache`. The model never advances it.
         """
-        T = idx.size(1)
+        x, step = self._begin(idx, cache)  # (B, T, C)
+        first = middle = x
+        for i, block in enumerate(self.blocks):
+            if self.resid_lambdas is not None:
+                x = self.resid_lambdas[i] * x + self.x0_lambdas[i] * first
+            x = block(x, step)
+            if i == self.config.n_layer // 2:
+                middle = x
+        if self.backout_lambda is not None:
+            x = x - self.backout_lambda[0] * middle
+        return rms_norm(x)
+
+    def _begin(self, idx: Tensor, cache) -> tuple[Tensor, Pass]:
+        """What the first block reads, (B, T, C), and what all blocks share."""
+        T, config = idx.size(1), self.config
         if T > self.cos.size(0):
             raise UserError(f"model: {T} tokens are more than the {self.cos.size(0)} positions this model knows")
-        positions = slice(0, T) if cache is None else cache.positions(T)
-        rope = self.cos[positions].unsqueeze(-2), self.sin[positions].unsqueeze(-2)  # (T or B, T, 1, D/2)
+        at = slice(0, T) if cache is None else cache.positions(T)
+        rope = self.cos[at].unsqueeze(-2), self.sin[at].unsqueeze(-2)  # (T or B, T, 1, D/2)
+        positions = torch.arange(T, device=idx.device)[None] if cache is None else at  # (1 or B, T)
+        ids, documents, starts = idx, None, None  # ids (B, S): all tokens so far
+        if cache is not None and (config.smear or config.document_start is not None):
+            ids = cache.tokens(idx)
+        if config.document_start is not None:
+            documents, starts = (ids == config.document_start).cumsum(1), idx == config.document_start  # (B, S), (B, T)
         x = rms_norm(self.wte(idx).to(self.compute_dtype))
-        for block in self.blocks:
-            x = block(x, rope, cache)
-        return rms_norm(x)
+        if self.smear is not None:
+            x = self.smear(x, None if cache is None else self._before(ids, positions[:, :1]), starts)
+        return x, Pass(idx, rope, Sight(positions, documents, self.attention_path), cache)
+
+    def _before(self, ids: Tensor, position: Tensor) -> Tensor:
+        """The embedding of the token before `position` (B, 1) in ids (B, S), normalised: (B, 1, C), zeros at 0."""
+        x = rms_norm(self.wte(ids.gather(1, (position - 1).clamp(min=0))).to(self.compute_dtype))
+        return x.masked_fill((position == 0).unsqueeze(-1), 0.0)
 
     def head(self, x: Tensor) -> Tensor:
         """Softcapped logits of hidden states: (..., C) -> (..., V), fp32."""
-        return softcap(self.lm_head(x), self.config.softcap)
+        return softcap(self.lm_head(x)[..., : self.config.vocab_size], self.config.softcap)
 
     def forward(self, idx: Tensor, targets: Tensor | None = None, reduction: str = "mean", cache=None) -> Tensor:
         """
@@ -170,22 +122,26 @@ class GPT(nn.Module):
         return loss.view(targets.shape) if reduction == "none" else loss
 
     def num_params(self) -> int:
-        """All weights: 2 V C + 12 L C^2 with as many key/value heads as heads."""
+        """All weights. Of the seed architecture with as many key/value heads as heads: 2 V C + 12 L C^2."""
         return sum(p.numel() for p in self.parameters())
 
     def flops_per_token(self) -> int:
         """
-        Training FLOPs (forward and backward) per token: 6 for every weight that is multiplied (the embedding is looked
-        up), and 12 L H D T for attention over a full, unmasked context. (PaLM, appendix B)
+        Training FLOPs (forward and backward) per token: 6 for every weight that is multiplied (embeddings are looked
+        up), and 12 H D for each token a layer sees in a full context, unmasked. (PaLM, appendix B)
         """
         c = self.config
-        return 6 * (self.num_params() - self.wte.weight.numel()) + 12 * c.n_layer * c.n_embd * c.sequence_len
+        multiplied = sum(m.weight.numel() for m in self.modules() if isinstance(m, Linear))
+        seen = sum(min(c.window(i) or c.sequence_len, c.sequence_len) for i in range(c.n_layer))
+        return 6 * multiplied + 12 * c.n_embd * seen
 
     def inference_copy(self, dtype: torch.dtype | None = None) -> "GPT":
-        """The same model with weights stored, not only used, in `dtype` (default: `compute_dtype`); no gradients."""
+        """The same model with matrices stored, not only used, in `dtype` (default: `compute_dtype`); no gradients."""
         dtype = dtype or self.compute_dtype
         copy = GPT(self.config)  # its own memory is never touched, so never taken
-        weights = {name: w.detach().to(dtype, copy=True) for name, w in self.state_dict().items()}
+        weights = {
+            name: w.detach().to(dtype if w.dim() > 1 else w.dtype, copy=True) for name, w in self.state_dict().items()
+        }
         copy.load_state_dict(weights, assign=True)
         copy.cos, copy.sin, copy.compute_dtype = self.cos, self.sin, dtype
         return copy.requires_grad_(False).eval()

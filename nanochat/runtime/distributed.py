@@ -8,6 +8,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from nanochat.runtime.console import UserError
 from nanochat.runtime.device import pick_device
 
 
@@ -37,6 +38,15 @@ class World:
         values = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def agree(self, facts: dict) -> None:
+        """Compare every rank's `facts` (JSON-able) with rank 0's. Raises UserError on all ranks, with the first difference."""
+        first, *others = self.gather(facts)
+        for rank, theirs in enumerate(others, start=1):
+            for what, value in first.items():
+                if theirs[what] != value:
+                    raise UserError(f"rank {rank} has {what} {theirs[what]!r}, rank 0 has {value!r}; "
+                                    "all ranks need the same run folder, data and configuration")
 
     def barrier(self) -> None:
         if self.size > 1:

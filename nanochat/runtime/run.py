@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanochat.runtime.console import UserError
+from nanochat.runtime.console import UserError, say
 from nanochat.runtime.files import read_json, write_json
 
 SCHEMA = 1
@@ -33,11 +33,15 @@ class Run:
         return self.path / part
 
     def log(self, stage: str, row: dict) -> None:
-        """Append one line to the stage's metrics.jsonl (whole lines only: a reader may be following the file)."""
+        """Append one line to the stage's metrics.jsonl (whole lines only: a reader may be following the file). A full disk
+        costs the line, not the run."""
         folder = self.path / stage
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "metrics.jsonl", "a") as f:
-            f.write(json.dumps(row) + "\n")
+        try:
+            with open(folder / "metrics.jsonl", "a") as f:
+                f.write(json.dumps(row) + "\n")
+        except OSError as error:
+            say(f"{folder / 'metrics.jsonl'}: a line is lost ({error.strerror})")
 
     def history(self, stage: str) -> list[dict]:
         """The rows of the stage's metrics.jsonl in the order of their steps; of a step logged twice (before and after a

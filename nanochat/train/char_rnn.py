@@ -26,6 +26,7 @@ from nanochat.model.char_rnn import BOS, CharRNN
 from nanochat.runtime import Run, UserError, atomic_write, core_seconds, pick_device, say
 from nanochat.train.config import CharRNNConfig, MachineConfig
 from nanochat.train.schedule import lr_scale
+from nanochat.train.signals import Stop
 from nanochat.train.stage import stage_folder
 
 VAL_BYTES = 1 << 17  # how much of the validation shard is scored
@@ -120,25 +121,29 @@ def train(model: CharRNN, config: CharRNNConfig, lanes: np.ndarray, saved: Path,
         say(f"char_rnn: {config.steps} steps of {config.rows} x {config.sequence_len} bytes, "
             f"{model.num_params():,} parameters")  # fmt: skip
     began = core_seconds() - core_s
-    for step in range(start, config.steps):
-        inputs, targets = window(lanes, step, config.sequence_len, params[0].device)
-        logits, memory = model(inputs, memory)
-        memory = tuple(m.detach() for m in memory)  # the past is remembered, not learned from again
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(params, config.clip)
-        scale = lr_scale(step, config.steps, min(WARMUP, config.steps // 10), FLAT, FINAL)
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * scale
-        optimizer.step()
-        done, core_s = step + 1, core_seconds() - began
-        if done % LOG_EVERY == 0 or done == config.steps:
-            if not math.isfinite(loss.item()):
-                raise UserError(f"char_rnn: the loss is {loss.item()} at step {done}; lower lr or clip")
-            log({"step": done, "loss": loss.item(), "core_s": core_s})
-        if done % SAVE_EVERY == 0 or done == config.steps:
-            _save(saved, params, optimizer, done, core_s, memory)
+    with Stop() as stop:
+        for step in range(start, config.steps):
+            inputs, targets = window(lanes, step, config.sequence_len, params[0].device)
+            logits, memory = model(inputs, memory)
+            memory = tuple(m.detach() for m in memory)  # the past is remembered, not learned from again
+            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(params, config.clip)
+            if not math.isfinite(loss.item() + norm.item()):
+                raise UserError(f"char_rnn: loss {loss.item()}, gradient norm {norm.item()} at step {step + 1}; the save "
+                                "before it is kept; lower lr or clip")  # fmt: skip
+            scale = lr_scale(step, config.steps, min(WARMUP, config.steps // 10), FLAT, FINAL)
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * scale
+            optimizer.step()
+            done, core_s = step + 1, core_seconds() - began
+            if done % LOG_EVERY == 0 or done == config.steps:
+                log({"step": done, "loss": loss.item(), "core_s": core_s})
+            if done % SAVE_EVERY == 0 or done == config.steps or stop.asked:
+                _save(saved, params, optimizer, done, core_s, memory)
+            if stop.asked:
+                stop.leave(f"char_rnn: saved step {done} of {config.steps}, from which the same call goes on")
     return core_s
 
 

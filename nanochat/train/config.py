@@ -3,6 +3,8 @@
 A scale in course.yml fills these in. Unknown keys are refused by name.
 """
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -36,10 +38,11 @@ class ModelConfig(Config):
     n_embd: int | None = None
     head_dim: int = 128
     n_kv_head: int | None = None      # None: as many as query heads; 1: multi-query attention
+    arch: Literal["seed", "speedrun"] = "seed"      # see nanochat.model.config
 
 
 class OptimConfig(Config):
-    """Muon on the block matrices, AdamW on embedding and head (reference: nanochat v0)."""
+    """Muon on the block matrices, AdamW on embedding, head and the speedrun's scalars (defaults: nanochat v0)."""
 
     matrix_lr: float = 0.02
     embedding_lr: float = 0.2
@@ -49,7 +52,12 @@ class OptimConfig(Config):
     momentum: float = 0.95
     momentum_start: float = 0.95      # ramps to `momentum` over `momentum_warmup` steps
     momentum_warmup: int = 0
-    scale_by_width: bool = False      # AdamW rates times (n_embd / 768) ** -0.5
+    scalar_lr: float = 0.5            # of the speedrun's x0 scalars; a hundredth of it of its residual scalars
+    embedding_betas: tuple[float, float] | None = None      # None: `betas`
+    unembedding_betas: tuple[float, float] | None = None
+    embedding_decay: float = 0.0      # weight decay
+    unembedding_decay: float = 0.0
+    scale_by_width: bool = False      # AdamW rates of embeddings and head times (n_embd / 768) ** -0.5
 
 
 class ScheduleConfig(Config):

@@ -26,10 +26,13 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.train import checkpoint
 from nanochat.train.chat_stage import mixture
 from nanochat.train.config import GRPOConfig, MachineConfig
-from nanochat.train.loop import Clock, Live, momentum, prepare, report
+from nanochat.train.loop import Clock, Live, flags, momentum, prepare, report
 from nanochat.train.optim import MuonAdamW
+from nanochat.train.saver import Saver
 from nanochat.train.schedule import lr_scale
+from nanochat.train.signals import Stop
 from nanochat.train.stage import Stage, stage_folder
+from nanochat.train.watch import Watch
 
 ROWS = 64                        # sampled rows put through the model at once, where the configuration does not say
 FIRST, LAST = 2**40, 2**40 + 1   # seeds of the evaluations; those of the steps are their numbers
@@ -61,13 +64,17 @@ def improve(run: Run, stage: Stage, config: GRPOConfig, machine: MachineConfig, 
     task = load_task(config.task, "train", world_folder=run / "data")
     items = answerable(task, tokenizer, model.config.sequence_len - config.max_tokens)
     replay = replay_loader(run, config, tokenizer, model, world) if config.replay_weight and config.mixture else None
+    belongs = {"config": stage.digest, "tokenizer": tokenizer.digest}
     start, state = 0, {}
-    path = checkpoint.latest(stage.folder)
+    path = checkpoint.latest(stage.folder, **belongs)
     if path is not None:
         weights, optim_state, data, state = checkpoint.load(path)
         model.load_state_dict(weights)
         start = state["step"]
+        if world.rank < len(state["rng"]):
+            checkpoint.restore_random_state(state["rng"][world.rank])
         say(f"rl: resuming at step {start} of {schedule.steps}")
+    world.agree({**belongs, "task": task.name, **(replay.same if replay else {}), "first step": start})
     prepare(model, machine, world, state.get("dtype"))
     optimizer = MuonAdamW(model, config.optim, world)
     if path is not None:
@@ -88,36 +95,46 @@ def improve(run: Run, stage: Stage, config: GRPOConfig, machine: MachineConfig, 
                                      "heldout_before": heldout(engine)}
     clock = Clock(state.get("core_s", 0.0), state.get("wall_s", 0.0))
     sft_clock = Clock(state.get("sft_core_s", 0.0), 0.0)       # of that, what a step of plain SFT would have cost
-    for step in range(start, schedule.steps):
-        with clock:
-            asked = prompts_of_step(step, config.prompts, len(items), run.seed)
-            chosen = [items[i] for i in asked[world.rank :: world.size]]
-            prompts, groups, rewards = rollout(engine, task, chosen, config, run.seed, step)
-            loss = policy_backward(model, *policy_rows(prompts, groups, tokenizer.bos), advantages(rewards), world,
-                                   config.device_rows or ROWS)
-            replay_loss = torch.zeros((), device=world.device)
-            with sft_clock:
-                if replay:
-                    replay_loss = sft_backward(model, replay, config.replay_weight, world, config.device_rows)
-                optimize(optimizer, step, schedule.steps, config)
-            engine.refresh(model)
-            row = {"step": step + 1, "loss": loss, "replay_loss": float(replay_loss), **summary(rewards, groups, world),
-                   "core_s": clock.core_s}
-        if not math.isfinite(row["loss"] + row["replay_loss"]):
-            raise UserError(f"rl: the loss is not finite at step {step}; the checkpoint before it is kept; "
-                            "lower the learning rate")
-        done = step + 1
-        if done % config.log_every == 0 or done == schedule.steps:
-            report(run, "rl", row, schedule.steps, world, live)
-        if done % config.save_every == 0 or done == schedule.steps:
-            state = {"schema": checkpoint.SCHEMA, "tokenizer": tokenizer.digest, "before": before,
-                     "dtype": str(model.compute_dtype).removeprefix("torch."),
-                     "core_s": clock.core_s, "wall_s": clock.wall_s, "sft_core_s": sft_clock.core_s}
-            saved = checkpoint.save(stage.folder, done, world, model=model, optim=optimizer.state_tensors(),
-                                    data=replay.state() if replay else {}, state=state, keep=config.keep)
-            if done == schedule.steps and not saved:
-                raise UserError(f"rl: the final checkpoint could not be saved in {stage.folder}; "
-                                "free some space and run the stage again")
+    watch = Watch(run, "rl", world)
+    with Stop() as stop, Saver(stage.folder, world, keep=config.keep, belongs=belongs, last=start) as saver:
+        for step in range(start, schedule.steps):
+            with clock:
+                asked = prompts_of_step(step, config.prompts, len(items), run.seed)
+                chosen = [items[i] for i in asked[world.rank :: world.size]]
+                prompts, groups, rewards = rollout(engine, task, chosen, config, run.seed, step)
+                loss = policy_backward(model, *policy_rows(prompts, groups, tokenizer.bos), advantages(rewards), world,
+                                       config.device_rows or ROWS)
+                replay_loss = 0.0
+                with sft_clock:
+                    if replay:
+                        replay_loss = float(sft_backward(model, replay, config.replay_weight, world, config.device_rows))
+                    grad_norm = math.nan                   # a loss that is not finite: no update, on no rank
+                    if math.isfinite(loss + replay_loss):
+                        grad_norm = optimize(optimizer, step, schedule.steps, config)
+                    optimizer.zero_grad()
+                engine.refresh(model)
+                row = {"step": step + 1, "loss": loss, "replay_loss": replay_loss, **summary(rewards, groups, world),
+                       "grad_norm": grad_norm, "core_s": clock.core_s}
+                stopping, written = world.sum(torch.stack(flags(stop.asked, saver.written, world))).tolist()
+            done = step + 1
+            watch(done, loss + replay_loss, grad_norm, [chosen, replay.keys if replay else []])
+            if math.isfinite(grad_norm) and (done % config.log_every == 0 or done == schedule.steps):
+                report(run, "rl", row, schedule.steps, world, live)
+            if written == world.size:
+                saver.finish()
+            if done % config.save_every == 0 or done == schedule.steps or stopping:
+                state = {"schema": checkpoint.SCHEMA, "tokenizer": tokenizer.digest, "before": before,
+                         "dtype": str(model.compute_dtype).removeprefix("torch."),
+                         "core_s": clock.core_s, "wall_s": clock.wall_s, "sft_core_s": sft_clock.core_s}
+                saver.start(done, model=model, optim=optimizer.state_tensors(), data=replay.state() if replay else {},
+                            state=state)
+            if stopping:
+                saver.finish()
+                stop.leave(f"rl: stopped after step {done} of {schedule.steps}; "
+                           f"saved is step {saver.last}, from which the same call goes on")
+    if saver.last != schedule.steps:
+        raise UserError(f"rl: the final checkpoint could not be saved in {stage.folder}; "
+                        "free some space and run the stage again")
     result = {**before, "reward_last": measure(engine, LAST), "heldout_after": heldout(engine),
               "core_s": state["core_s"], "wall_s": state["wall_s"]}
     if replay:
@@ -227,14 +244,17 @@ def sft_backward(model: GPT, loader: Loader, weight: float, world: World, at_onc
     return world.sum(total)
 
 
-def optimize(optimizer: MuonAdamW, step: int, steps: int, config: GRPOConfig) -> None:
-    """One optimizer step. Where nothing was learned (no replay, all groups of one mind) the gradient is zero."""
+def optimize(optimizer: MuonAdamW, step: int, steps: int, config: GRPOConfig) -> float:
+    """One optimizer step; -> the norm of the gradient, which is zero where nothing was learned (no replay, all groups of
+    one mind). See `MuonAdamW.step` for one that is not finite."""
     for p in optimizer.params:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
     s = config.schedule
-    optimizer.step(lr_scale=s.scale * lr_scale(step, steps, s.warmup, s.flat, s.final), momentum=momentum(step, config))
+    scale = s.scale * lr_scale(step, steps, s.warmup, s.flat, s.final)
+    norm = optimizer.step(lr_scale=scale, momentum=momentum(step, config))
     optimizer.zero_grad()
+    return norm
 
 
 def summary(rewards: Tensor, groups: list[list[Completion]], world: World) -> dict:

@@ -3,7 +3,7 @@
     python -m nanochat.train.guard COMMAND …      (its standard input is a pipe that only the asking process holds)
 
 A notebook kernel that is restarted or killed cannot clean up after itself; the end of the pipe is the one sign that always
-comes. The guard then asks the command to stop (SIGTERM), waits 20 s and kills its group.
+comes. The guard then asks the command to stop (SIGTERM), gives it time to save and kills its group.
 """
 
 import os
@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import threading
+
+PATIENCE = 70      # seconds; the launcher gives its ranks 60
 
 
 def main(command: list[str]) -> int:
@@ -21,7 +23,7 @@ def main(command: list[str]) -> int:
             pass
         child.send_signal(signal.SIGTERM)
         try:
-            child.wait(20)
+            child.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
 

@@ -3,20 +3,26 @@
     launch("pretrain", config, run, machine) -> headline numbers
 
 With several ranks the elastic launcher runs `python -m nanochat.train.launch JOB` on every rank, under a guard that ends
-all of them when this process disappears. The metrics file is followed, so a live plot works the same either way.
+all of them when this process disappears. The metrics file is followed, so a live plot works the same either way. When a
+rank dies, the launcher ends the others; all start again from the newest checkpoint.
 """
 
 import importlib
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from nanochat.runtime import Run, UserError, open_run, world
+from nanochat.runtime import Run, UserError, open_run, say, world
 from nanochat.train.config import ChatTrainConfig, GRPOConfig, MachineConfig, PretrainConfig
+from nanochat.train.signals import Stop
+
+RESTARTS = 3       # after the death of a rank
 
 # stage: (module and function, configuration, folder in the run)
 STAGES = {
@@ -49,27 +55,34 @@ def _torchrun(stage: str, config, run: Run, machine: MachineConfig, live) -> dic
     folder = run / STAGES[stage][2]
     folder.mkdir(parents=True, exist_ok=True)
     job = {"stage": stage, "run": str(run.path), "config": config.model_dump(mode="json"), "machine": machine.model_dump(mode="json")}
-    with tempfile.TemporaryDirectory() as scratch:
+    log = folder / "torchrun.log"
+    with tempfile.TemporaryDirectory() as scratch, Stop() as stop:
         (Path(scratch) / "job.json").write_text(json.dumps(job))
         command = [sys.executable, "-m", "nanochat.train.guard", sys.executable, "-m", "torch.distributed.run", "--standalone",
                    f"--nproc-per-node={machine.nproc}", "-m", "nanochat.train.launch", str(Path(scratch) / "job.json")]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(machine.threads or 1)}
-        log = folder / "torchrun.log"
-        with open(log, "w") as output:
-            guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment,
-                                     start_new_session=True)      # a kernel restart kills the kernel's whole group
-            try:
-                _follow(run, STAGES[stage][2], guard, live)
-            finally:
-                guard.stdin.close()              # the end of the pipe stops the ranks, should they still run
-                code = guard.wait()
+        environment = {**os.environ, "OMP_NUM_THREADS": str(machine.threads or 1), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "60"}
+        for restart in range(1 + RESTARTS):
+            with open(log, "w") as output:
+                guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment,
+                                         start_new_session=True)      # a kernel restart kills the kernel's whole group
+                try:
+                    _follow(run, STAGES[stage][2], guard, live, stop)
+                finally:
+                    guard.stdin.close()          # the end of the pipe stops the ranks, should they still run
+                    code = guard.wait()
+            if stop.asked:
+                stop.leave(f"{stage}: {_last_line(log)}")
+            death = _death(log) if code else ""
+            if not death or restart == RESTARTS:
+                break
+            say(f"{stage}: {death}; all start again from the newest checkpoint ({restart + 1} of {RESTARTS} times)")
     if code:
-        raise UserError(f"{stage} failed on {machine.nproc} processes: {_reason(log)} (full log: {log})")
+        raise UserError(f"{stage} failed on {machine.nproc} processes: {death or _reason(log)} (full log: {log})")
     return json.loads((folder / "result.json").read_text())
 
 
-def _follow(run: Run, name: str, guard: subprocess.Popen, live) -> None:
-    """Pass new rows of the stage's metrics to `live` until the ranks have ended."""
+def _follow(run: Run, name: str, guard: subprocess.Popen, live, stop: Stop) -> None:
+    """Pass new rows of the stage's metrics to `live` until the ranks have ended or should."""
     seen = len(run.history(name)) if live else 0
     while True:
         ended = guard.poll() is not None
@@ -78,9 +91,23 @@ def _follow(run: Run, name: str, guard: subprocess.Popen, live) -> None:
             for row in rows[seen:]:
                 live(row)
             seen = len(rows)
-        if ended:
+        if ended or stop.asked:
             return
         time.sleep(0.5)
+
+
+def _death(log: Path) -> str:
+    """Which rank was killed by a signal; empty when none was, e.g. where a rank has ended with an error. (The launcher's
+    report lists every rank that failed: those that lost their peer, and those that the launcher then ended, too.)"""
+    ends = re.findall(r"rank\s*: (\d+).*?exitcode\s*: (-?\d+)", log.read_text(errors="replace"), re.DOTALL)
+    killed = sorted((-int(code) == signal.SIGTERM, rank, -int(code)) for rank, code in ends if int(code) < 0)
+    return "rank {1} was killed by signal {2}".format(*killed[0]) if killed else ""
+
+
+def _last_line(log: Path) -> str:
+    """What the ranks said when they were stopped."""
+    told = [line for line in log.read_text(errors="replace").splitlines() if "stopped after step" in line]
+    return told[-1] if told else "stopped; the same call goes on from the newest checkpoint"
 
 
 def _reason(log: Path) -> str:

@@ -4,6 +4,9 @@
 
 The loss is divided by the number of counted targets of the whole batch, over all ranks and micro-batches, before it is
 differentiated. So neither the number of ranks nor the size of a micro-batch changes the gradient.
+
+Beside the loop: `saver` writes checkpoints in the background, `signals` turns SIGTERM and Ctrl-C into "finish the step, save,
+leave", `watch` tells of steps that are not finite, of spikes and of slow ranks.
 """
 
 import math
@@ -16,13 +19,17 @@ import torch
 
 from nanochat.data import Loader
 from nanochat.model import GPT
+from nanochat.model.sight import choose_path
 from nanochat.runtime import Run, UserError, World, core_seconds, pick_dtype, say
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import checkpoint
 from nanochat.train.config import MachineConfig, StageConfig
 from nanochat.train.optim import MuonAdamW
+from nanochat.train.saver import Saver
 from nanochat.train.schedule import lr_scale
+from nanochat.train.signals import Stop
 from nanochat.train.stage import Stage
+from nanochat.train.watch import Watch
 
 Live = Callable[[dict], None]      # called with every logged row, e.g. a live plot
 
@@ -32,17 +39,22 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
     """Train `model` in place for the stage's steps, resuming from its newest checkpoint if there is one.
 
     `evaluate(model)` gives validation bits per byte. Returns the stage's headline numbers and leaves a final checkpoint.
-    Raises UserError when the loss stops being finite; checkpoints stay as they are.
+    Raises UserError when three steps in a row are not finite or three saves in a row fail; checkpoints stay as they are.
+    SIGTERM and SIGINT end it after the step and a save (see `signals.Stop`).
     """
     name, schedule = stage.folder.name, config.schedule
+    belongs = {"config": stage.digest, "tokenizer": tokenizer.digest}
     start, state, optim_state = 0, {}, None
-    path = checkpoint.latest(stage.folder)
+    path = checkpoint.latest(stage.folder, **belongs)
     if path is not None:
         weights, optim_state, data, state = checkpoint.load(path)
         model.load_state_dict(weights)
         loader.load(data)
         start = state["step"]
+        if world.rank < len(state["rng"]):
+            checkpoint.restore_random_state(state["rng"][world.rank])
         say(f"{name}: resuming at step {start} of {schedule.steps}")
+    world.agree({**belongs, **loader.same, "first step": start})
     prepare(model, machine, world, state.get("dtype"))
     optimizer = MuonAdamW(model, config.optim, world)
     if optim_state is not None:
@@ -52,44 +64,60 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
         say(f"{name}: {schedule.steps} steps of {config.rows} × {model.config.sequence_len} tokens on {world.size} × "
             f"{world.device.type}, {model.num_params():,} parameters in {str(model.compute_dtype).removeprefix('torch.')}")
 
-    loss_average = state.get("loss_average", 0.0)
+    loss_sum = state.get("loss_average", 0.0)              # of an exponential average that begins at 0
     clock = Clock(state.get("core_s", 0.0), state.get("wall_s", 0.0))
     rows = loader.rows                                     # this rank's rows of the global batch
     micro = min(config.device_rows or rows, rows)
     val_bpb = state.get("val_bpb")
-    for step in range(start, schedule.steps):
-        with clock:
-            inputs, targets = (torch.from_numpy(a).to(world.device) for a in loader.next())     # (rows, T)
-            counted = int(world.sum((targets >= 0).sum()))
-            loss = torch.zeros((), device=world.device)
-            for i in range(0, rows, micro):
-                part = forward(inputs[i : i + micro], targets[i : i + micro], reduction="sum") / max(counted, 1)
-                part.backward()
-                loss += part.detach()
-            optimizer.step(lr_scale=schedule.scale * lr_scale(step, schedule.steps, schedule.warmup, schedule.flat, schedule.final),
-                           momentum=momentum(step, config))
-            optimizer.zero_grad()
-            loss = float(world.sum(loss))
-        if not math.isfinite(loss):
-            raise UserError(f"{name}: the loss is {loss} at step {step}; the checkpoint before it is kept; lower the learning rate or check the data")
-        loss_average = 0.9 * loss_average + 0.1 * loss
-        done = step + 1
-        if done % config.log_every == 0 or done == schedule.steps:
-            row = {"step": done, "loss": loss, "loss_average": loss_average / (1 - 0.9**done), "tok_per_s": clock.rate(config.rows * model.config.sequence_len),
-                   "core_s": clock.core_s}
-            report(run, name, row, schedule.steps, world, live)
-        if done % config.eval_every == 0 or done == schedule.steps:
-            val_bpb = evaluate(model)
-            report(run, name, {"kind": "val", "step": done, "val_bpb": val_bpb}, schedule.steps, world, live)
-        if done % config.save_every == 0 or done == schedule.steps:
-            state = {"schema": checkpoint.SCHEMA, "tokenizer": tokenizer.digest, "dtype": str(model.compute_dtype).removeprefix("torch."),
-                     "loss_average": loss_average, "core_s": clock.core_s, "wall_s": clock.wall_s, "val_bpb": val_bpb}
-            saved = checkpoint.save(stage.folder, done, world, model=model, optim=optimizer.state_tensors(), data=loader.state(),
-                                    state=state, keep=config.keep)
-            if done == schedule.steps and not saved:
-                raise UserError(f"{name}: the final checkpoint could not be saved in {stage.folder}; free some space and run the stage again")
-    return {"val_bpb": val_bpb, "loss": loss_average / (1 - 0.9**schedule.steps), "core_s": clock.core_s, "wall_s": clock.wall_s,
+    watch = Watch(run, name, world)
+    with Stop() as stop, Saver(stage.folder, world, keep=config.keep, belongs=belongs, last=start) as saver:
+        for step in range(start, schedule.steps):
+            with clock:
+                with watch.own_work:
+                    inputs, targets = (torch.from_numpy(a).to(world.device) for a in loader.next())     # (rows, T)
+                counted = int(world.sum((targets >= 0).sum()))
+                loss = torch.zeros((), device=world.device)
+                with watch.own_work:
+                    for i in range(0, rows, micro):
+                        part = forward(inputs[i : i + micro], targets[i : i + micro], reduction="sum") / max(counted, 1)
+                        part.backward()
+                        loss += part.detach()
+                loss, asked, written = world.sum(torch.stack((loss, *flags(stop.asked, saver.written, world)))).tolist()
+                grad_norm = math.nan                       # a loss that is not finite: no update, on no rank
+                if math.isfinite(loss):
+                    scale = schedule.scale * lr_scale(step, schedule.steps, schedule.warmup, schedule.flat, schedule.final)
+                    grad_norm = optimizer.step(lr_scale=scale, momentum=momentum(step, config))
+                optimizer.zero_grad()
+            done = step + 1
+            watch(done, loss, grad_norm, loader.keys)
+            if math.isfinite(grad_norm):
+                loss_sum = 0.9 * loss_sum + 0.1 * loss
+                if done % config.log_every == 0 or done == schedule.steps:
+                    row = {"step": done, "loss": loss, "loss_average": loss_sum / (1 - 0.9**optimizer.count), "grad_norm": grad_norm,
+                           "tok_per_s": clock.rate(config.rows * model.config.sequence_len), "core_s": clock.core_s}
+                    report(run, name, row, schedule.steps, world, live)
+            if done % config.eval_every == 0 or done == schedule.steps:
+                val_bpb = evaluate(model)
+                report(run, name, {"kind": "val", "step": done, "val_bpb": val_bpb}, schedule.steps, world, live)
+            if written == world.size:
+                saver.finish()
+            if done % config.save_every == 0 or done == schedule.steps or asked:
+                state = {"schema": checkpoint.SCHEMA, "tokenizer": tokenizer.digest, "dtype": str(model.compute_dtype).removeprefix("torch."),
+                         "loss_average": loss_sum, "core_s": clock.core_s, "wall_s": clock.wall_s, "val_bpb": val_bpb}
+                saver.start(done, model=model, optim=optimizer.state_tensors(), data=loader.state(), state=state)
+            if asked:
+                saver.finish()
+                stop.leave(f"{name}: stopped after step {done} of {schedule.steps}; saved is step {saver.last}, from which the same call goes on")
+    if saver.last != schedule.steps:
+        raise UserError(f"{name}: the final checkpoint could not be saved in {stage.folder}; free some space and run the stage again")
+    average = loss_sum / (1 - 0.9**optimizer.count) if optimizer.count else None
+    return {"val_bpb": val_bpb, "loss": average, "core_s": clock.core_s, "wall_s": clock.wall_s,
             "tokens": schedule.steps * config.rows * model.config.sequence_len, "params": model.num_params()}
+
+
+def flags(asked: int, written: bool, world: World) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a rank tells the others with its loss: that it should stop, that its part of a checkpoint is written."""
+    return tuple(torch.tensor([float(asked > 0), float(written)], device=world.device))
 
 
 def prepare(model: GPT, machine: MachineConfig, world: World, dtype: str | None = None) -> None:
@@ -100,6 +128,7 @@ def prepare(model: GPT, machine: MachineConfig, world: World, dtype: str | None 
     model.to(world.device)
     # all ranks take rank 0's choice: a probe may come out differently on each
     model.compute_dtype = pick_dtype(world.device, dtype or world.gather(str(pick_dtype(world.device, machine.dtype)).removeprefix("torch."))[0])
+    model.attention_path = choose_path(world.device, model.compute_dtype, model.config)
     model.train()
 
 
@@ -128,7 +157,7 @@ def report(run: Run, name: str, row: dict, steps: int, world: World, live: Live 
     if live is not None:
         live(row)
     if "loss" in row and (row["step"] * 10 // steps) != ((row["step"] - 1) * 10 // steps) or row["step"] == steps:
-        say(f"{name} {row['step']:>5}/{steps}  " + "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("step", "kind")))
+        say(f"{name} {row['step']:>5}/{steps}  " + "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("step", "kind", "grad_norm")))
 
 
 class Clock:

@@ -1,5 +1,5 @@
 """
-The optimizer: Muon for the matrices of the blocks, AdamW for embedding and head, in one object, sharded over ranks.
+The optimizer: Muon for the matrices of the blocks, AdamW for all other weights, in one object, sharded over ranks.
 
     optimizer = MuonAdamW(model, OptimConfig(...), world())
     loss.backward()                          # loss: this rank's summed nats / the token count of ALL ranks
@@ -69,10 +69,14 @@ class Group:
             self.work = dist.reduce_scatter_tensor(part, full, async_op=True)
             self.grad, self.sent = part[: self.hi - self.lo], full
 
-    def update(self, **settings):
-        """Wait for the summed gradient, update this rank's run, start to send it to all."""
+    def square(self) -> Tensor:
+        """Wait for the summed gradient; -> the sum of its squares over this rank's run, fp32."""
         if self.work is not None:
             self.work.wait()
+        return self.grad.float().square().sum()
+
+    def update(self, **settings):
+        """Update this rank's run, start to send it to all."""
         if self.hi > self.lo:
             self.rule(**settings)
         self.grad = self.sent = None
@@ -129,9 +133,9 @@ class Matrices(Group):
 class Rows(Group):
     """AdamW: the stack is one weight (V, C) itself; a rank owns a run of rows, since the rule treats entries alone."""
 
-    def __init__(self, name, param, lr, config, world):
+    def __init__(self, name, param, lr, betas, weight_decay, eps, world):
         super().__init__([name], [param], param.size(0), world)
-        self.lr, self.betas, self.eps = lr, config.betas, config.eps
+        self.lr, self.betas, self.weight_decay, self.eps = lr, betas, weight_decay, eps
         shape = (self.hi - self.lo, *param.shape[1:])
         self.exp_avg = param.new_zeros(shape, dtype=torch.float32)
         self.exp_avg_sq = param.new_zeros(shape, dtype=torch.float32)
@@ -149,7 +153,7 @@ class Rows(Group):
             [own], [self.grad.contiguous()], [self.exp_avg], [self.exp_avg_sq], [],
             [torch.tensor(float(count), device=own.device)],  # steps done before this one
             fused=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=self.lr * lr_scale,
-            weight_decay=0.0, eps=self.eps, maximize=False,
+            weight_decay=self.weight_decay, eps=self.eps, maximize=False,
         )  # fmt: skip
 
     def state(self):
@@ -178,39 +182,66 @@ def pad(x: Tensor, length: int) -> Tensor:
     return x if len(x) == length else torch.cat((x, x.new_zeros(length - len(x), *x.shape[1:])))
 
 
+def adamw_rule(name: str, config, n_embd: int) -> tuple[float, tuple[float, float], float] | None:
+    """
+    (learning rate, betas, weight decay) of a weight that AdamW updates, after its name; None for Muon's.
+
+    The rates of the tables and the head, tuned at width 768, shrink with the width where `scale_by_width` says so. The
+    rules of the speedrun's own weights are nanochat's (March 2026): a mean over more steps for what is noisy or rare.
+    """
+    width = (n_embd / 768) ** -0.5 if config.scale_by_width else 1.0
+    if name == "wte.weight":
+        return width * config.embedding_lr, config.embedding_betas or config.betas, config.embedding_decay
+    if name == "lm_head.weight":
+        return width * config.unembedding_lr, config.unembedding_betas or config.betas, config.unembedding_decay
+    if name.endswith("value.table.weight"):
+        return width * config.embedding_lr / 2, (0.8, 0.995), 0.01
+    if name == "resid_lambdas":  # a hundredth: they multiply the whole stream, layer after layer
+        return config.scalar_lr / 100, (0.8, 0.95), 0.05
+    if name == "x0_lambdas":
+        return config.scalar_lr, (0.96, 0.95), 0.0
+    if name.startswith("smear.") or name == "backout_lambda":
+        return 0.2, (0.8, 0.95), 0.0
+    return None
+
+
 class MuonAdamW:
-    """
-    Muon and AdamW over one model, without weight decay. `config` is an OptimConfig; with its `scale_by_width` the AdamW
-    rates, tuned at width 768, are multiplied by (n_embd / 768)^-1/2. `world` has rank and size.
-    """
+    """Muon and AdamW over one model; Muon without weight decay. `config` is an OptimConfig, `world` has rank and size."""
 
     def __init__(self, model, config, world):
-        named = dict(model.named_parameters())
-        width = (model.config.n_embd / 768) ** -0.5 if config.scale_by_width else 1.0
-        self.count = 0  # steps done
-        self.params = list(named.values())
-        self.groups = [
-            Rows("wte.weight", named.pop("wte.weight"), width * config.embedding_lr, config, world),
-            Rows("lm_head.weight", named.pop("lm_head.weight"), width * config.unembedding_lr, config, world),
-        ]
+        self.params, self.groups = list(model.parameters()), []
+        self.world, self.count = world, 0  # steps done
         # Products in bf16 where the model's own are: there they are fast. Else fp32.
         dtype = torch.bfloat16 if model.compute_dtype == torch.bfloat16 else torch.float32
         shapes: dict[tuple, list[str]] = {}
+        named = dict(model.named_parameters())
         for name, p in named.items():
-            shapes.setdefault(tuple(p.shape), []).append(name)
+            if (rule := adamw_rule(name, config, model.config.n_embd)) is not None:
+                self.groups.append(Rows(name, p, *rule, config.eps, world))
+            else:
+                shapes.setdefault(tuple(p.shape), []).append(name)
         for names in shapes.values():
             self.groups.append(Matrices(names, [named[n] for n in names], config, world, dtype))
 
     @torch.no_grad()
-    def step(self, lr_scale: float = 1.0, momentum: float | None = None):
-        """Sum gradients over ranks and update the weights on all of them; every rank must call it."""
+    def step(self, lr_scale: float = 1.0, momentum: float | None = None) -> float:
+        """
+        Sum gradients over ranks and update the weights on all of them; every rank must call it. Returns the norm of the
+        summed gradient. Where that is not finite (one bad entry on one rank is enough) nothing is changed on any rank.
+        """
         for group in self.groups:
             group.reduce()
-        for group in self.groups:
-            group.update(lr_scale=lr_scale, momentum=momentum, count=self.count)
-        for group in self.groups:
-            group.finish()
-        self.count += 1
+        square = torch.stack([group.square() for group in self.groups]).sum()
+        if self.world.size > 1:
+            dist.all_reduce(square)
+        norm = math.sqrt(square) if math.isfinite(square) else math.inf
+        if math.isfinite(norm):
+            for group in self.groups:
+                group.update(lr_scale=lr_scale, momentum=momentum, count=self.count)
+            for group in self.groups:
+                group.finish()
+            self.count += 1
+        return norm
 
     def zero_grad(self):
         """Forget the gradients (their memory too: the next backward pass makes new ones)."""

@@ -22,7 +22,8 @@ def pretrain(run: Run, config: PretrainConfig, machine: MachineConfig, world: Wo
         if stage.result is not None:
             return stage.result
         m = config.model
-        model = GPT(GPTConfig.from_depth(m.depth, tokenizer.vocab_size, m.sequence_len, n_embd=m.n_embd, head_dim=m.head_dim, n_kv_head=m.n_kv_head))
+        model = GPT(GPTConfig.from_depth(m.depth, tokenizer.vocab_size, m.sequence_len, n_embd=m.n_embd, head_dim=m.head_dim,
+                                         n_kv_head=m.n_kv_head, arch=m.arch))
         model.init_weights(seed=run.seed)
         loader = pretrain_loader(paths[:-1], tokenizer, rows=config.rows, sequence_len=m.sequence_len, seed=run.seed,
                                  streams=config.streams, rank=world.rank, world=world.size)

@@ -7,23 +7,24 @@
         return stage.result
 """
 
-import fcntl
-import os
+import hashlib
+import json
 import shutil
-import socket
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from nanochat.runtime import Run, UserError, World, read_json, write_json
+from nanochat.runtime.lock import locked
 
 
 @dataclass
 class Stage:
     folder: Path
     result: dict | None
+    digest: str                                # of the configuration and of what the stage starts from
 
     def finish(self, result: dict) -> None:
         """Declare the stage complete: written last, so its presence proves the rest."""
@@ -39,24 +40,17 @@ def stage_folder(run: Run, name: str, config: BaseModel, inputs: dict[str, str],
     at work here, or when the folder holds a stage of another configuration; the message lists what differs.
     """
     folder = run / name
+    wanted = {"config": config.model_dump(mode="json"), "inputs": inputs}
+    digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
     if world is not None and not world.main:
         world.barrier()                        # rank 0 has looked at the folder
-        yield Stage(folder, _result(folder))
+        yield Stage(folder, _result(folder), digest)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise UserError(f"{folder} is in use by {lock.read().strip() or 'another process'}; wait for it or choose another --run") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        wanted = {"config": config.model_dump(mode="json"), "inputs": inputs}
+    with locked(folder):
         path = folder / "config.json"
         started = (folder / "result.json").exists() or any(folder.glob("step_*"))
-        if started and path.exists() and (differences := _differences(read_json(path), wanted)):
+        if started and path.exists() and (differences := _differences(_with_defaults(read_json(path), config), wanted)):
             raise UserError(f"{folder} holds a run with another configuration ({'; '.join(differences)}); "
                             f"choose another --run or delete {folder}")
         for leftover in folder.glob(".tmp-*"):
@@ -66,11 +60,19 @@ def stage_folder(run: Run, name: str, config: BaseModel, inputs: dict[str, str],
             write_json(path, wanted)
         if world is not None:
             world.barrier()
-        yield Stage(folder, _result(folder))
+        yield Stage(folder, _result(folder), digest)
 
 
 def _result(folder: Path) -> dict | None:
     return read_json(folder / "result.json") if (folder / "result.json").exists() else None
+
+
+def _with_defaults(old: dict, config: BaseModel) -> dict:
+    """What an older version wrote: a setting that did not exist yet had what is its default now."""
+    try:
+        return {**old, "config": type(config).model_validate(old["config"]).model_dump(mode="json")}
+    except (KeyError, ValidationError):
+        return old
 
 
 def _differences(old, new, where: str = "") -> list[str]:

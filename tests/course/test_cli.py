@@ -68,6 +68,7 @@ def test_every_command_explains_itself_without_importing_torch():
         "doctor",
         "export",
         "grade",
+        "import",
         "plan",
         "report",
         "run",

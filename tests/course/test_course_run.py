@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -70,6 +73,31 @@ def test_a_lesson_that_stops_early_or_makes_nothing_is_refused(course_folder, li
     replace_in(course_folder, "01_merging.py", '_ = (run / "words" / "words.txt").write_text(', f"{line}\n_ = str(")
     with pytest.raises(LessonFailed, match=message):
         run_course("smoke", last="01")
+
+
+@pytest.mark.parametrize("number, error", [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_reaches_the_stage_in_the_kernel_which_saves(course_folder, number, error, capsys):
+    stage = """from nanochat.train.signals import Stop
+with Stop() as stop:
+    (run / "started").touch()
+    while not stop.asked:
+        pass
+    (run / "saved").touch()
+    stop.leave("saved")"""
+    replace_in(course_folder, "01_merging.py", '(run / "words").mkdir(exist_ok=True)\n', f"{stage}\n")
+    folder = course_folder / "runs" / "smoke"
+
+    def stop():
+        while not (folder / "started").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(error) as left:
+        run_course("smoke", last="01")
+    assert error is KeyboardInterrupt or left.value.code == 0
+    assert (folder / "saved").exists()
+    assert "stopped in lesson 01; nanochat run --scale smoke --from 01 goes on" in capsys.readouterr().out
 
 
 def test_a_lesson_without_what_it_needs_does_not_start(course_folder):

@@ -14,7 +14,7 @@ from nanochat.serve.export import export
 from nanochat.serve.reply import reply_with
 from nanochat.serve.terminal import print_answer
 from nanochat.serve.widget import ChatBox
-from nanochat.train import checkpoint
+from nanochat.train.saver import Saver
 
 PARTS = [
     {"type": "text", "text": "ab"},
@@ -122,7 +122,8 @@ def run(tmp_path_factory):
     run = open_run(tmp_path_factory.mktemp("runs") / "mine", scale="smoke", create=True)
     tokenizer().save(run / "tokenizer")
     state = {"tokenizer": tokenizer().digest}
-    checkpoint.save(run / "sft", 1, World(), model=rigged_model(tokenizer()), optim={}, data={}, state=state)
+    with Saver(run / "sft", World()) as saver:
+        saver.start(1, model=rigged_model(tokenizer()), optim={}, data={}, state=state)
     return run
 
 

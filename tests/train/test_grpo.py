@@ -21,6 +21,7 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.train import checkpoint, grpo
 from nanochat.train.launch import launch
 from nanochat.train.optim import MuonAdamW
+from nanochat.train.saver import Saver
 
 reward_tables = st.integers(1, 6).flatmap(
     lambda s: st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=s, max_size=s), min_size=1, max_size=5))
@@ -183,7 +184,8 @@ def run(tmp_path_factory):
     tokenizer = Tokenizer.from_dir(run / "tokenizer")
     model = GPT(GPTConfig(64, tokenizer.vocab_size, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)).init_weights(0)
     state = {"schema": checkpoint.SCHEMA, "tokenizer": tokenizer.digest, "dtype": "float32"}
-    checkpoint.save(run / "sft", 1, World(), model=model, optim={}, data={}, state=state)
+    with Saver(run / "sft", World()) as saver:
+        saver.start(1, model=model, optim={}, data={}, state=state)
     return run
 
 

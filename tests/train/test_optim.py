@@ -8,17 +8,18 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
 from nanochat.model import GPT, GPTConfig
+from nanochat.model.config import SPEEDRUN
 from nanochat.runtime import UserError, World
 from nanochat.train.config import OptimConfig
-from nanochat.train.optim import MuonAdamW, newton_schulz
+from nanochat.train.optim import MuonAdamW, adamw_rule, newton_schulz
 
 CONFIG = OptimConfig(matrix_lr=0.02, embedding_lr=0.01, unembedding_lr=0.005)
 SCALES = [1.0, 1.0, 0.5, 0.5, 0.25]
 
 
-def small(seed=0) -> GPT:
-    """Nothing divides evenly by two ranks: 61 rows, and three matrices of one shape."""
-    model = GPT(GPTConfig(8, 61, 3, 4, 2, 32)).init_weights(seed)
+def small(seed=0, **switches) -> GPT:
+    """Nothing divides evenly by two ranks: 61 rows, three matrices of one shape; of the speedrun's scalars one or three."""
+    model = GPT(GPTConfig(8, 61, 3, 4, 2, 32, **switches)).init_weights(seed)
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in model.parameters():
@@ -60,6 +61,14 @@ def start(world=None, load=None, seed=0):
     return model, optimizer
 
 
+def speedrun(world):
+    """The weights of a speedrun model after three steps, and its optimizer's state."""
+    model = small(**{**SPEEDRUN, "vocab_multiple": 1})
+    optimizer = MuonAdamW(model, CONFIG, world)
+    steps(model, optimizer, 0, 3, world.rank, world.size)
+    return {**model.state_dict(), **{f"state/{name}": t for name, t in optimizer.state_tensors().items()}}
+
+
 def rank_of_two(rank, folder):
     """What each of two Gloo processes does: five steps, saving after three; two steps from one rank's files."""
     torch.set_num_threads(1)
@@ -74,6 +83,7 @@ def rank_of_two(rank, folder):
     model, optimizer = start(world, (f"{folder}/one3", f"{folder}/one3.optim"))
     steps(model, optimizer, 3, 5, rank, 2)
     save_file(model.state_dict(), f"{folder}/one3two5.{rank}")
+    save_file(speedrun(world), f"{folder}/speedrun3.{rank}")
     torch.distributed.destroy_process_group()
 
 
@@ -104,6 +114,38 @@ def test_two_ranks_equal_one(runs):
     close(two[0], one)
     moved = small().state_dict()
     assert all((one[name] - moved[name]).abs().max() > 1e-2 for name in one)
+
+
+def test_two_ranks_equal_one_for_the_speedruns_weights_too(runs):
+    one, two = speedrun(World()), [load_file(runs / f"speedrun3.{rank}") for rank in range(2)]
+    weights = {name for name in one if not name.startswith("state/")}
+    close({name: two[0][name] for name in weights}, {name: one[name] for name in weights}, tolerance=2e-6)
+    close({name: two[1][name] for name in weights}, {name: two[0][name] for name in weights}, tolerance=0)
+    before = small(**{**SPEEDRUN, "vocab_multiple": 1}).state_dict()
+    assert all((one[name] - before[name]).abs().max() > 1e-4 for name in weights)
+    # a scalar has one owner, of three scalars the first rank has two, and every piece of the state has a place
+    assert "state/smear.scale/exp_avg@rows0:1" in two[0] and "state/x0_lambdas/exp_avg@rows2:3" in two[1]
+    assert "state/blocks.0.attn.value.table.weight/exp_avg@rows0:31" in two[0]
+    assert {name.rpartition("/")[0] for name in two[0].keys() | two[1].keys() if "/exp_avg@" in name or "/mom" in name} == {
+        f"state/{name}" for name in weights}  # fmt: skip
+
+
+def test_every_weight_has_the_published_rule():
+    config = OptimConfig(embedding_lr=0.3, unembedding_lr=0.008, scalar_lr=0.5, scale_by_width=True, embedding_decay=0.001,
+                         unembedding_decay=0.01, embedding_betas=(0.8, 0.995), unembedding_betas=(0.8, 0.96))  # fmt: skip
+    with torch.device("meta"):
+        model = GPT(GPTConfig.from_depth(48, 1024, 64, arch="speedrun"))  # width 3072: s = 1/2
+    rules = {name: adamw_rule(name, config, 3072) for name, _ in model.named_parameters()}
+    want = {
+        "lm_head.weight": (0.004, (0.8, 0.96), 0.01), "wte.weight": (0.15, (0.8, 0.995), 0.001),
+        "resid_lambdas": (0.005, (0.8, 0.95), 0.05), "x0_lambdas": (0.5, (0.96, 0.95), 0.0),
+        "smear.gate.weight": (0.2, (0.8, 0.95), 0.0), "smear.scale": (0.2, (0.8, 0.95), 0.0),
+        "backout_lambda": (0.2, (0.8, 0.95), 0.0),
+    }  # fmt: skip
+    want |= {f"blocks.{i}.attn.value.table.weight": (0.075, (0.8, 0.995), 0.01) for i in range(1, 48, 2)}
+    assert {name: rule for name, rule in rules.items() if rule} == want
+    muon = {tuple(p.shape) for name, p in model.named_parameters() if rules[name] is None}
+    assert muon == {(3072, 3072), (12288, 3072), (3072, 12288), (24, 12)}  # the last are the value embeddings' gates
 
 
 def test_all_ranks_hold_the_same_weights_to_the_last_bit(runs):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from nanochat.runtime import UserError, open_run
+from nanochat.runtime import UserError, open_run, read_json, write_json
 from nanochat.train.config import CharRNNConfig
 from nanochat.train.stage import stage_folder
 
@@ -34,6 +34,17 @@ def test_another_configuration_is_refused_and_the_difference_listed(run):
         finish(run, CharRNNConfig(steps=6))
     with pytest.raises(UserError, match=r"inputs.tokenizer abc → xyz"):
         finish(run, CharRNNConfig(steps=5), {"tokenizer": "xyz"})
+
+
+def test_a_setting_that_did_not_exist_yet_had_its_default(run):
+    finish(run, CharRNNConfig(steps=5))
+    path = run / "base" / "config.json"
+    older = read_json(path)
+    del older["config"]["clip"]
+    write_json(path, older)
+    assert finish(run, CharRNNConfig(steps=5)) == "loaded"
+    with pytest.raises(UserError, match=r"clip 1.0 → 2.0"):
+        finish(run, CharRNNConfig(steps=5, clip=2.0))
 
 
 def test_a_stage_that_never_saved_anything_may_change_its_mind(run):

@@ -16,7 +16,7 @@ from nanochat.runtime import Run, UserError, say
 
 FORMATS = ("hf", "tiktoken", "c")
 
-__all__ = ["FORMATS", "export", "new_folder"]
+__all__ = ["FORMATS", "export", "new_folder", "seed_only"]
 
 
 def export(run: Run, to: str, folder: str | Path, stage: str | None = None) -> Path:
@@ -37,6 +37,24 @@ def export(run: Run, to: str, folder: str | Path, stage: str | None = None) -> P
         path = {"hf": to_hf, "c": to_c}[to](model, tokenizer, folder)
     say(f"exported {run.name} to {path} ({', '.join(sorted(p.name for p in path.iterdir()))})")
     return path
+
+
+def seed_only(config, program: str) -> None:
+    """Raise UserError for a model with a switch on that `program`, which knows the seed architecture, would ignore."""
+    on = {
+        "windows": any(config.window(i) is not None for i in range(config.n_layer)),
+        "value embeddings": config.value_embeddings,
+        "layer scalars": config.layer_scalars,
+        "smear": config.smear,
+        "backout": config.backout,
+        "qk_scale": config.qk_scale != 1,
+        "padded vocabulary": config.vocab_rows != config.vocab_size,
+        "document_start": config.document_start is not None,
+    }
+    if any(on.values()):
+        names = ", ".join(name for name, is_on in on.items() if is_on)
+        raise UserError(f"{program} knows the seed architecture only, and this model has {names}; "
+                        "export a model of a scale with arch: seed")  # fmt: skip
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 import regex
 
 from nanochat.runtime import UserError, atomic_write
-from nanochat.serve.export import new_folder
+from nanochat.serve.export import new_folder, seed_only
 from nanochat.serve.export.hf import NORM_EPS
 from nanochat.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERN
 
@@ -26,6 +26,7 @@ UNICODE_CLASSES = (r"\p{L}", r"\p{N}", r"\p{White_Space}")  # 1, 2, 3 in run.c; 
 
 def to_c(model, tokenizer, folder: str | Path) -> Path:
     """Write model.bin and run.c. Returns the folder."""
+    seed_only(model.config, "the C program")
     blocks = [f"blocks.{i}.{part}" for i in range(model.config.n_layer) for part in BLOCK_ORDER]
     with new_folder(folder) as out:
         with open(out / "model.bin", "wb") as f:

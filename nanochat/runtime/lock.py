@@ -1,0 +1,46 @@
+"""One process at a time in a folder. The kernel takes the lock away with the process, so a killed one blocks nobody."""
+
+import fcntl
+import os
+import re
+import socket
+from contextlib import contextmanager
+from pathlib import Path
+
+from nanochat.runtime.console import UserError, say
+
+
+@contextmanager
+def locked(folder: Path):
+    """Hold `folder` for this process; `.lock` in it says who does. Raises UserError with pid and host when another holds it."""
+    with open(folder / ".lock", "a+") as lock:
+        lock.seek(0)
+        holder = lock.read().strip()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            what_to_do = "end the child of it that still holds the lock" if _gone(holder) else "wait for it or choose another --run"
+            raise UserError(f"{folder} is in use by {holder or 'another process'}; {what_to_do}") from None
+        if holder:                             # whoever ends by itself wipes its name
+            say(f"{folder}: {holder} was killed here; going on from what it left")
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        try:
+            yield
+        finally:
+            lock.truncate(0)
+
+
+def _gone(holder: str) -> bool:
+    """Whether the process named in a lock was on this machine and has ended."""
+    named = re.fullmatch(r"process (\d+) on (.+)", holder)
+    if not named or named[2] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(named[1]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
