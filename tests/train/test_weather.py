@@ -22,7 +22,8 @@ from nanochat.train.launch import launch
 
 STEPS = 400
 CONFIG = tiny.CONFIGS["pretrain"]
-CONFIG = CONFIG.model_copy(update={"eval_every": STEPS, "schedule": CONFIG.schedule.model_copy(update={"steps": STEPS})})
+SCHEDULE = CONFIG.schedule.model_copy(update={"steps": STEPS})
+CONFIG = CONFIG.model_copy(update={"eval_every": STEPS, "schedule": SCHEDULE})
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +105,9 @@ finally:
 def test_a_nan_on_one_rank_is_skipped_on_all_and_the_third_in_a_row_ends_all(tmp_path):
     run = tiny.make_run(tmp_path / "run")
     (tmp_path / "spoiled.py").write_text(SPOILED)
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", tmp_path / "spoiled.py",
-                           run.path, Path(__file__).parent], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+               tmp_path / "spoiled.py", run.path, Path(__file__).parent]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "DIGESTS True 14" in done.stdout, done.stdout + done.stderr   # of 18 steps 4 were left out, on both
     skipped = [row for row in run.history("base") if row.get("kind") == "skipped"]
@@ -120,7 +122,8 @@ def test_another_number_of_ranks_reads_the_same_documents(calm, before, after):
     paths, tokenizer = text_shards("toy", calm / "data", world="smoke")[:-1], Tokenizer.from_dir(calm / "tokenizer")
 
     def loaders(world):
-        return [pretrain_loader(paths, tokenizer, rows=8, sequence_len=64, rank=rank, world=world) for rank in range(world)]
+        same = {"rows": 8, "sequence_len": 64, "world": world}
+        return [pretrain_loader(paths, tokenizer, rank=rank, **same) for rank in range(world)]
 
     def read(loaders, batches):
         inputs, keys = [], []
