@@ -100,11 +100,11 @@ def _follow(run: Run, name: str, guard: subprocess.Popen, live, stop: Stop) -> N
 def _death(log: Path) -> str:
     """Which rank was killed by a signal; empty when none was, e.g. where a rank has ended with an error.
 
-    The launcher's report lists every rank that failed: those that lost their peer, and those that it then ended, too.
+    The launcher's report lists every rank that failed: those that lost their peer, and those that it ended itself, too.
     """
     ends = re.findall(r"rank\s*: (\d+).*?exitcode\s*: (-?\d+)", log.read_text(errors="replace"), re.DOTALL)
-    killed = sorted((-int(code) == signal.SIGTERM, rank, -int(code)) for rank, code in ends if int(code) < 0)
-    return "rank {1} was killed by signal {2}".format(*killed[0]) if killed else ""
+    killed = [(rank, -int(code)) for rank, code in ends if int(code) < 0 and -int(code) != signal.SIGTERM]
+    return "rank {} was killed by signal {}".format(*killed[0]) if killed else ""
 
 
 def _last_line(log: Path) -> str:

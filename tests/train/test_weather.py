@@ -16,6 +16,7 @@ import tiny
 
 from nanochat.data import pretrain_loader
 from nanochat.data.source import text_shards
+from nanochat.runtime import UserError
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import checkpoint
 from nanochat.train.launch import launch
@@ -142,3 +143,10 @@ def test_another_number_of_ranks_reads_the_same_documents(calm, before, after):
     assert sorted(keys + more_keys) == sorted(whole_keys)
     assert np.array_equal(np.concatenate([rows, more_rows]), whole_rows)
 
+
+
+def test_a_refusal_on_two_ranks_is_one_line_and_no_reason_to_start_again(calm, capsys):
+    other = CONFIG.model_copy(update={"rows": 16})
+    with pytest.raises(UserError, match="another configuration .rows 8 → 16"):
+        launch("pretrain", other, calm, tiny.machine(2))
+    assert "start again" not in capsys.readouterr().out
