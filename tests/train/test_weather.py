@@ -79,11 +79,13 @@ def test_a_run_through_all_weather_has_the_losses_of_a_calm_one(calm, tmp_path, 
     assert max(abs(one[step] - other[step]) for step in one) < 1e-3
 
 
-# Both ranks run this; rank 1 gets a NaN into its gradient at five steps.
+# Both ranks run this; rank 1 gets a NaN into its gradient at four steps, and is slow to read.
 SPOILED = """
 import hashlib, sys; sys.path.insert(0, sys.argv[2])
-import tiny, torch
-from nanochat.runtime import UserError, open_run, world
+import time, tiny, torch
+from nanochat.data import Loader
+from nanochat.runtime import open_run, world
+from nanochat.train import watch
 from nanochat.train.optim import MuonAdamW
 from nanochat.train.pretrain import pretrain
 peers, made, step = world("cpu"), [], MuonAdamW.step
@@ -93,6 +95,13 @@ def spoiled(self, **settings):
         self.params[0].grad[0] = torch.nan
     return step(self, **settings)
 MuonAdamW.step = spoiled
+read = Loader.next
+def slow(self):
+    time.sleep(0.1)
+    return read(self)
+if peers.rank == 1:
+    Loader.next = slow
+watch.PACE_STEPS = 4
 try:
     pretrain(open_run(sys.argv[1]), tiny.CONFIGS["pretrain"], tiny.machine(2), peers)
 finally:
@@ -103,7 +112,7 @@ finally:
 """
 
 
-def test_a_nan_on_one_rank_is_skipped_on_all_and_the_third_in_a_row_ends_all(tmp_path):
+def test_a_nan_on_one_rank_is_skipped_on_all_the_third_in_a_row_ends_all_and_a_slow_rank_is_named(tmp_path):
     run = tiny.make_run(tmp_path / "run")
     (tmp_path / "spoiled.py").write_text(SPOILED)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
@@ -114,6 +123,7 @@ def test_a_nan_on_one_rank_is_skipped_on_all_and_the_third_in_a_row_ends_all(tmp
     skipped = [row for row in run.history("base") if row.get("kind") == "skipped"]
     assert [row["step"] for row in skipped] == [5, 16, 17, 18]
     assert [len(rows) for rows in skipped[0]["documents"]] == [4, 4]     # the rows of either rank
+    assert "base: rank 1 is slow: 0." in done.stdout
     assert "the gradient is not finite at steps 16, 17, 18" in done.stderr
     assert checkpoint.latest(run / "base").name == "step_000014"
 
