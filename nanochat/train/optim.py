@@ -191,7 +191,7 @@ class MuonAdamW:
     def __init__(self, model, config, world):
         named = dict(model.named_parameters())
         width = (model.config.n_embd / 768) ** -0.5 if config.scale_by_width else 1.0
-        self.world, self.count = world, 0  # steps done
+        self.count = 0  # steps done
         self.params = list(named.values())
         self.groups = [
             Rows("wte.weight", named.pop("wte.weight"), width * config.embedding_lr, config, world),
@@ -204,6 +204,7 @@ class MuonAdamW:
             shapes.setdefault(tuple(p.shape), []).append(name)
         for names in shapes.values():
             self.groups.append(Matrices(names, [named[n] for n in names], config, world, dtype))
+        self.world = world
 
     @torch.no_grad()
     def step(self, lr_scale: float = 1.0, momentum: float | None = None) -> float:
