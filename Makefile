@@ -2,6 +2,7 @@
 #   make course   run all nine lessons at toy scale and write the report
 #   make test     lint, compile, build and test everything
 #   make lab      open the notebooks in JupyterLab
+#   make soak     kill training 300 times at random moments; nothing may be lost (half an hour)
 #   make bench    measure against the peers
 #   make clean    remove the environment, the build and all runs
 # make course TORCH=cpu takes the CPU-only build of torch (smaller; Linux).
@@ -11,7 +12,7 @@ TORCH ?=
 BIN := .venv/bin
 SOURCES := pyproject.toml requirements.lock rustbpe/Cargo.toml rustbpe/Cargo.lock $(wildcard rustbpe/src/*.rs rustbpe/src/*/*.rs)
 
-.PHONY: course test lab bench clean needs browser
+.PHONY: course test lab soak bench clean needs browser
 
 course: .venv/ready
 	$(BIN)/nanochat run --scale toy
@@ -26,6 +27,9 @@ test: .venv/ready browser
 
 lab: .venv/ready
 	$(BIN)/jupyter lab notebooks
+
+soak: .venv/ready
+	$(BIN)/python tests/soak/kills.py --cycles 50 --saves 100 --out benchmarks/results/soak.json
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/training.py

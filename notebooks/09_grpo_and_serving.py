@@ -316,7 +316,7 @@ with plots.LossPlot(run, "rl", keys=("reward",)) as live:
 # %%
 KEYS = ("reward_first", "reward_last", "reward_zero_lr", "reward_more_sft", "heldout_before", "heldout_after")
 run.record("grpo", {key: result[key] for key in KEYS if key in result})
-history = run.history("rl")
+history = [row for row in run.history("rl") if "reward" in row]
 print("  step  reward  used a tool  groups that taught something")
 for row in history[:: max(1, len(history) // 5)]:
     print(f"{row['step']:6}  {row['reward']:6.2f}  {row['tool_rate']:11.2f}  {row['mixed_groups']:8.2f}")

@@ -40,7 +40,7 @@ class World:
         return values
 
     def agree(self, facts: dict) -> None:
-        """Compare every rank's `facts` (JSON-able) with rank 0's. Raises UserError on all ranks, with the first difference."""
+        """Compare every rank's `facts` (JSON-able) with rank 0's. Raises UserError with the first difference, on all."""
         first, *others = self.gather(facts)
         for rank, theirs in enumerate(others, start=1):
             for what, value in first.items():

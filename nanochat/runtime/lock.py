@@ -12,15 +12,17 @@ from nanochat.runtime.console import UserError, say
 
 @contextmanager
 def locked(folder: Path):
-    """Hold `folder` for this process; `.lock` in it says who does. Raises UserError with pid and host when another holds it."""
+    """Hold `folder` for this process. Raises UserError with the pid and host of another that holds it."""
     with open(folder / ".lock", "a+") as lock:
         lock.seek(0)
         holder = lock.read().strip()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            what_to_do = "end the child of it that still holds the lock" if _gone(holder) else "wait for it or choose another --run"
-            raise UserError(f"{folder} is in use by {holder or 'another process'}; {what_to_do}") from None
+            advice = "wait for it or choose another --run"
+            if _gone(holder):                  # a child that it has forked has the lock, too
+                advice = "it has ended, but a child of it still holds the lock: end that one"
+            raise UserError(f"{folder} is in use by {holder or 'another process'}; {advice}") from None
         if holder:                             # whoever ends by itself wipes its name
             say(f"{folder}: {holder} was killed here; going on from what it left")
         lock.truncate(0)

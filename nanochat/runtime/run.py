@@ -33,8 +33,10 @@ class Run:
         return self.path / part
 
     def log(self, stage: str, row: dict) -> None:
-        """Append one line to the stage's metrics.jsonl (whole lines only: a reader may be following the file). A full disk
-        costs the line, not the run."""
+        """Append one line to the stage's metrics.jsonl (whole lines only: a reader may be following the file).
+
+        A full disk costs the line, not the run.
+        """
         folder = self.path / stage
         folder.mkdir(parents=True, exist_ok=True)
         try:

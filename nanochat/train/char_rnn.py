@@ -131,8 +131,8 @@ def train(model: CharRNN, config: CharRNNConfig, lanes: np.ndarray, saved: Path,
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(params, config.clip)
             if not math.isfinite(loss.item() + norm.item()):
-                raise UserError(f"char_rnn: loss {loss.item()}, gradient norm {norm.item()} at step {step + 1}; the save "
-                                "before it is kept; lower lr or clip")  # fmt: skip
+                raise UserError(f"char_rnn: loss {loss.item()}, gradient norm {norm.item()} at step {step + 1}; "
+                                "the save before it is kept; lower lr or clip")  # fmt: skip
             scale = lr_scale(step, config.steps, min(WARMUP, config.steps // 10), FLAT, FINAL)
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * scale

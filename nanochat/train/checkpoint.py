@@ -5,7 +5,7 @@
                         optim_rank0.safetensors   this rank's shard of the optimizer state (one file a rank)
                         rank0.json            this rank's data cursor and random state
                         state.json            step, model shape, losses, clock
-                        manifest.json         written last: size and SHA-256 of every file, digests of what it belongs to
+                        manifest.json         written last: size and SHA-256 of every file, what it belongs to
 
 Everything is written to `.tmp-step_000300` and renamed when the manifest is on disk: a directory without a valid manifest
 does not exist. Nothing is pickled. `nanochat.train.saver` writes them while the training goes on.
@@ -33,12 +33,14 @@ STAGES = ("base", "mid", "sft", "rl")     # in the order in which each starts fr
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def snapshot(step: int, world: World, *, model: GPT, optim: dict[str, torch.Tensor], data: dict, state: dict) -> dict[str, dict]:
+def snapshot(step: int, world: World, *, model: GPT, optim: dict[str, torch.Tensor], data: dict,
+             state: dict) -> dict[str, dict]:
     """The files that this rank writes, {name: tensors or JSON value}, copied to host memory: the training may go on.
 
     `optim` and `data` are this rank's own; `model` and `state` are written by rank 0.
     """
-    files = {f"optim_rank{world.rank}.safetensors": _on_host(optim), f"rank{world.rank}.json": {**data, "rng": random_state()}}
+    files = {f"optim_rank{world.rank}.safetensors": _on_host(optim),
+             f"rank{world.rank}.json": {**data, "rng": random_state()}}
     if world.main:
         files["model.safetensors"] = _on_host(model.state_dict())
         files["state.json"] = {**state, "step": step, "model": asdict(model.config)}
@@ -46,7 +48,7 @@ def snapshot(step: int, world: World, *, model: GPT, optim: dict[str, torch.Tens
 
 
 def write(folder: Path, files: dict[str, dict]) -> dict[str, list]:
-    """Write and fsync a snapshot; -> {name: [bytes, SHA-256]}. Raises OSError or SafetensorError, e.g. where the disk is full."""
+    """Write and fsync a snapshot; -> {name: [bytes, SHA-256]}. Raises OSError or SafetensorError (a full disk)."""
     for name, content in files.items():
         if name.endswith(".json"):
             write_json(folder / name, content)
@@ -58,7 +60,7 @@ def write(folder: Path, files: dict[str, dict]) -> dict[str, list]:
 
 
 def commit(temporary: Path, final: Path, manifest: dict, keep: int) -> None:
-    """Declare what all ranks wrote to `temporary` a checkpoint: manifest, rename, pointer. Older ones than `keep` go. Rank 0's."""
+    """Make what all ranks wrote to `temporary` a checkpoint: manifest, rename, pointer. Only the newest `keep` stay."""
     write_json(temporary / "manifest.json", {"schema": SCHEMA, **manifest})
     discard(final)                                 # a damaged one of this step
     temporary.rename(final)
@@ -77,16 +79,20 @@ def discard(path: Path) -> None:
 def random_state() -> dict[str, str]:
     """The state of torch's generators. Nothing in the course's own stages draws from them: what is random there follows
     from the seed and the step. A function of the learner's may."""
-    states = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state()
     return {device: base64.b64encode(state.numpy().tobytes()).decode() for device, state in states.items()}
 
 
 def restore_random_state(saved: dict[str, str]) -> None:
-    states = {device: torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8) for device, text in saved.items()}
-    if "cpu" in states:
-        torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+    """Put the generators back; one of a device that is not here stays as it is."""
+    for device, text in saved.items():
+        state = torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+        if device == "cpu":
+            torch.set_rng_state(state)
+        elif torch.cuda.is_available():
+            torch.cuda.set_rng_state(state)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -95,9 +101,9 @@ def restore_random_state(saved: dict[str, str]) -> None:
 def latest(folder: Path, **belongs: str) -> Path | None:
     """The checkpoint to go on from, or None in a stage that has none: the one `latest` names, else the newest usable.
 
-    Usable is one whose files are all there with the sizes and digests of its manifest and that was made for what `belongs`
-    says (config=…, tokenizer=…: digests). What is passed over is named with its reason. Raises UserError where there are
-    checkpoints and none is usable: a stage must not start again from nothing unnoticed.
+    Usable is one whose files are all there with the sizes and digests of its manifest and that was made for what
+    `belongs` says (config=…, tokenizer=…: digests). What is passed over is named with its reason. Raises UserError where
+    there are checkpoints and none is usable: a stage must not start again from nothing unnoticed.
     """
     paths, pointer = _steps(folder)[::-1], folder / "latest"
     named = pointer.read_text().strip() if pointer.exists() else ""
@@ -108,8 +114,8 @@ def latest(folder: Path, **belongs: str) -> Path | None:
             return path
         say(f"checkpoint {path} is passed over: {problem}")
     if paths:
-        raise UserError(f"no checkpoint in {folder} can be used ({path.name}: {problem}); restore one, or delete the folder "
-                        "and run the stage again")
+        raise UserError(f"no checkpoint in {folder} can be used ({path.name}: {problem}); restore one, or delete the "
+                        "folder and run the stage again")
     return None
 
 

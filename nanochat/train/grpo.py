@@ -107,7 +107,8 @@ def improve(run: Run, stage: Stage, config: GRPOConfig, machine: MachineConfig, 
                 replay_loss = 0.0
                 with sft_clock:
                     if replay:
-                        replay_loss = float(sft_backward(model, replay, config.replay_weight, world, config.device_rows))
+                        replay_loss = float(
+                            sft_backward(model, replay, config.replay_weight, world, config.device_rows))
                     grad_norm = math.nan                   # a loss that is not finite: no update, on no rank
                     if math.isfinite(loss + replay_loss):
                         grad_norm = optimize(optimizer, step, schedule.steps, config)
@@ -245,8 +246,8 @@ def sft_backward(model: GPT, loader: Loader, weight: float, world: World, at_onc
 
 
 def optimize(optimizer: MuonAdamW, step: int, steps: int, config: GRPOConfig) -> float:
-    """One optimizer step; -> the norm of the gradient, which is zero where nothing was learned (no replay, all groups of
-    one mind). See `MuonAdamW.step` for one that is not finite."""
+    """One optimizer step; -> the norm of the gradient, zero where nothing was learned (no replay, all groups of one
+    mind). See `MuonAdamW.step` for one that is not finite."""
     for p in optimizer.params:
         if p.grad is None:
             p.grad = torch.zeros_like(p)

@@ -60,11 +60,12 @@ def _torchrun(stage: str, config, run: Run, machine: MachineConfig, live) -> dic
         (Path(scratch) / "job.json").write_text(json.dumps(job))
         command = [sys.executable, "-m", "nanochat.train.guard", sys.executable, "-m", "torch.distributed.run", "--standalone",
                    f"--nproc-per-node={machine.nproc}", "-m", "nanochat.train.launch", str(Path(scratch) / "job.json")]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(machine.threads or 1), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "60"}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(machine.threads or 1),
+                       "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "60"}      # seconds a rank has to save
         for restart in range(1 + RESTARTS):
             with open(log, "w") as output:
-                guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment,
-                                         start_new_session=True)      # a kernel restart kills the kernel's whole group
+                guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
+                                         env=environment, start_new_session=True)   # a kernel's restart kills its group
                 try:
                     _follow(run, STAGES[stage][2], guard, live, stop)
                 finally:
@@ -97,11 +98,13 @@ def _follow(run: Run, name: str, guard: subprocess.Popen, live, stop: Stop) -> N
 
 
 def _death(log: Path) -> str:
-    """Which rank was killed by a signal; empty when none was, e.g. where a rank has ended with an error. (The launcher's
-    report lists every rank that failed: those that lost their peer, and those that the launcher then ended, too.)"""
+    """Which rank was killed by a signal; empty when none was, e.g. where a rank has ended with an error.
+
+    The launcher's report lists every rank that failed: those that lost their peer, and those that it ended itself, too.
+    """
     ends = re.findall(r"rank\s*: (\d+).*?exitcode\s*: (-?\d+)", log.read_text(errors="replace"), re.DOTALL)
-    killed = sorted((-int(code) == signal.SIGTERM, rank, -int(code)) for rank, code in ends if int(code) < 0)
-    return "rank {1} was killed by signal {2}".format(*killed[0]) if killed else ""
+    killed = [(rank, -int(code)) for rank, code in ends if int(code) < 0 and -int(code) != signal.SIGTERM]
+    return "rank {} was killed by signal {}".format(*killed[0]) if killed else ""
 
 
 def _last_line(log: Path) -> str:

@@ -5,8 +5,8 @@
 The loss is divided by the number of counted targets of the whole batch, over all ranks and micro-batches, before it is
 differentiated. So neither the number of ranks nor the size of a micro-batch changes the gradient.
 
-Beside the loop: `saver` writes checkpoints in the background, `signals` turns SIGTERM and Ctrl-C into "finish the step, save,
-leave", `watch` tells of steps that are not finite, of spikes and of slow ranks.
+Beside the loop: `saver` writes checkpoints in the background, `signals` turns SIGTERM and Ctrl-C into "finish the step,
+save, leave", `watch` tells of steps that are not finite, of spikes and of slow ranks.
 """
 
 import math
@@ -39,7 +39,7 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
     """Train `model` in place for the stage's steps, resuming from its newest checkpoint if there is one.
 
     `evaluate(model)` gives validation bits per byte. Returns the stage's headline numbers and leaves a final checkpoint.
-    Raises UserError when three steps in a row are not finite or three saves in a row fail; checkpoints stay as they are.
+    Raises UserError when three steps in a row are not finite or three saves in a row fail; checkpoints stay whole.
     SIGTERM and SIGINT end it after the step and a save (see `signals.Stop`).
     """
     name, schedule = stage.folder.name, config.schedule
@@ -85,16 +85,17 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
                 loss, asked, written = world.sum(torch.stack((loss, *flags(stop.asked, saver.written, world)))).tolist()
                 grad_norm = math.nan                       # a loss that is not finite: no update, on no rank
                 if math.isfinite(loss):
-                    scale = schedule.scale * lr_scale(step, schedule.steps, schedule.warmup, schedule.flat, schedule.final)
-                    grad_norm = optimizer.step(lr_scale=scale, momentum=momentum(step, config))
+                    scale = lr_scale(step, schedule.steps, schedule.warmup, schedule.flat, schedule.final)
+                    grad_norm = optimizer.step(lr_scale=schedule.scale * scale, momentum=momentum(step, config))
                 optimizer.zero_grad()
             done = step + 1
             watch(done, loss, grad_norm, loader.keys)
             if math.isfinite(grad_norm):
                 loss_sum = 0.9 * loss_sum + 0.1 * loss
                 if done % config.log_every == 0 or done == schedule.steps:
-                    row = {"step": done, "loss": loss, "loss_average": loss_sum / (1 - 0.9**optimizer.count), "grad_norm": grad_norm,
-                           "tok_per_s": clock.rate(config.rows * model.config.sequence_len), "core_s": clock.core_s}
+                    row = {"step": done, "loss": loss, "loss_average": loss_sum / (1 - 0.9**optimizer.count),
+                           "grad_norm": grad_norm, "tok_per_s": clock.rate(config.rows * model.config.sequence_len),
+                           "core_s": clock.core_s}
                     report(run, name, row, schedule.steps, world, live)
             if done % config.eval_every == 0 or done == schedule.steps:
                 val_bpb = evaluate(model)
@@ -102,14 +103,17 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
             if written == world.size:
                 saver.finish()
             if done % config.save_every == 0 or done == schedule.steps or asked:
-                state = {"schema": checkpoint.SCHEMA, "tokenizer": tokenizer.digest, "dtype": str(model.compute_dtype).removeprefix("torch."),
-                         "loss_average": loss_sum, "core_s": clock.core_s, "wall_s": clock.wall_s, "val_bpb": val_bpb}
+                state = {"schema": checkpoint.SCHEMA, "tokenizer": tokenizer.digest,
+                         "dtype": str(model.compute_dtype).removeprefix("torch."), "loss_average": loss_sum,
+                         "core_s": clock.core_s, "wall_s": clock.wall_s, "val_bpb": val_bpb}
                 saver.start(done, model=model, optim=optimizer.state_tensors(), data=loader.state(), state=state)
             if asked:
                 saver.finish()
-                stop.leave(f"{name}: stopped after step {done} of {schedule.steps}; saved is step {saver.last}, from which the same call goes on")
+                stop.leave(f"{name}: stopped after step {done} of {schedule.steps}; "
+                           f"saved is step {saver.last}, from which the same call goes on")
     if saver.last != schedule.steps:
-        raise UserError(f"{name}: the final checkpoint could not be saved in {stage.folder}; free some space and run the stage again")
+        raise UserError(f"{name}: the final checkpoint could not be saved in {stage.folder}; "
+                        "free some space and run the stage again")
     average = loss_sum / (1 - 0.9**optimizer.count) if optimizer.count else None
     return {"val_bpb": val_bpb, "loss": average, "core_s": clock.core_s, "wall_s": clock.wall_s,
             "tokens": schedule.steps * config.rows * model.config.sequence_len, "params": model.num_params()}
@@ -157,7 +161,8 @@ def report(run: Run, name: str, row: dict, steps: int, world: World, live: Live 
     if live is not None:
         live(row)
     if "loss" in row and (row["step"] * 10 // steps) != ((row["step"] - 1) * 10 // steps) or row["step"] == steps:
-        say(f"{name} {row['step']:>5}/{steps}  " + "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("step", "kind", "grad_norm")))
+        shown = {k: v for k, v in row.items() if k not in ("step", "kind", "grad_norm")}
+        say(f"{name} {row['step']:>5}/{steps}  " + "  ".join(f"{k} {v:.4g}" for k, v in shown.items()))
 
 
 class Clock:

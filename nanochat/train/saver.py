@@ -2,18 +2,19 @@
 
     with Saver(folder, world, keep=2, belongs={"config": …, "tokenizer": …}) as saver:
         for step in …:
-            if all ranks have saver.written: saver.finish()       # put the one in flight in place, or report its failure
+            if all ranks have saver.written: saver.finish()   # put the one in flight in place, or report its failure
             if it is time: saver.start(step, model=…, optim=…, data=…, state=…)
 
-`start` copies everything to host memory, which takes as long as a copy does; a thread writes the copy. At most one save is
-in flight. What the ranks must do together (agree that there is room, that all have written) they do in the main thread,
-at the same place of the same step: a collective in a thread could meet the training's own.
+`start` copies everything to host memory, which takes as long as a copy does; a thread writes the copy. At most one save
+is in flight. What the ranks must do together (agree that there is room, that all have written) they do in the main
+thread, at the same place of the same step: a collective in a thread could meet the training's own.
 """
 
 import shutil
 import threading
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 
 from nanochat.runtime import UserError, World, say
@@ -23,9 +24,10 @@ FAILURES = 3                          # this many in a row end the run
 
 
 class Saver:
-    """The checkpoints of one stage. `last`: the step of the newest that is in place; all ranks call everything together."""
+    """The checkpoints of one stage; all ranks call everything together. `last`: the step of the newest that is in place."""
 
-    def __init__(self, folder: Path, world: World, *, keep: int = 2, belongs: dict[str, str] | None = None, last: int = 0):
+    def __init__(self, folder: Path, world: World, *, keep: int = 2, belongs: dict[str, str] | None = None,
+                 last: int = 0):
         self.folder, self.world, self.keep, self.belongs, self.last = folder, world, keep, belongs or {}, last
         self.failures = 0
         self._thread: threading.Thread | None = None
@@ -51,7 +53,7 @@ class Saver:
         self.finish()
         self._step = step
         files = checkpoint.snapshot(step, self.world, model=model, optim=optim, data=data, state=state)
-        size = sum(t.nbytes for name, tensors in files.items() if name.endswith(".safetensors") for t in tensors.values())
+        size = sum(t.nbytes for content in files.values() for t in content.values() if isinstance(t, torch.Tensor))
         problem, free = "", 0
         try:
             if self.world.main:
@@ -73,7 +75,7 @@ class Saver:
     def finish(self) -> None:
         """Wait for the save in flight, if there is one, and put it in place.
 
-        A failure (the disk is full) costs this checkpoint and not the run: what was written is removed and one line says so.
+        A failure (the disk is full) costs this checkpoint and not the run: what was written is removed, one line says so.
         Raises UserError at the third in a row.
         """
         if self._thread is None:
@@ -88,7 +90,7 @@ class Saver:
             manifest = {"step": self._step, "world_size": self.world.size, **self.belongs,
                         "files": {name: entry for part in files for name, entry in part.items()}}
             try:
-                checkpoint.commit(self._temporary, self.folder / self._temporary.name.removeprefix(".tmp-"), manifest, self.keep)
+                checkpoint.commit(self._temporary, self.folder / f"step_{self._step:06d}", manifest, self.keep)
             except OSError as error:
                 problem = str(error)
         problem = self.world.gather(problem)[0]
@@ -115,5 +117,5 @@ class Saver:
             shutil.rmtree(self._temporary, ignore_errors=True)
         where = f"checkpoint {self._step} was not saved in {self.folder} ({problem}); free some space"
         if self.failures >= FAILURES:
-            raise UserError(f"{where}; {FAILURES} saves in a row have failed, the last good checkpoint is step {self.last}")
+            raise UserError(f"{where}; {FAILURES} saves in a row have failed, the last good one is step {self.last}")
         say(f"{where}; training goes on from memory and tries again at the next save")

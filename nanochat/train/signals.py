@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from nanochat.runtime import say
 
-ECHO = 1.0      # seconds; a launcher passes on the signal that a cloud sends to every process, too: that one is no second wish
+ECHO = 1.0      # seconds; a launcher repeats the signal that a cloud sends to every process: that is no second wish
 
 
 class Stop:
@@ -54,7 +54,7 @@ class Stop:
             os._exit(128 + number)    # now: no thread is waited for
 
     def leave(self, told: str) -> None:
-        """Say one line and end: KeyboardInterrupt after SIGINT, else (also where another rank was asked) exit code 0."""
+        """Say one line and end: KeyboardInterrupt after SIGINT, else (or where another rank was asked) exit code 0."""
         say(told)
         if self.asked == signal.SIGINT:
             raise KeyboardInterrupt

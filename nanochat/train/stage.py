@@ -41,7 +41,8 @@ def stage_folder(run: Run, name: str, config: BaseModel, inputs: dict[str, str],
     """
     folder = run / name
     wanted = {"config": config.model_dump(mode="json"), "inputs": inputs}
-    digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+    stated = {**wanted, "config": config.model_dump(mode="json", exclude_defaults=True)}      # outlives a new setting
+    digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
     if world is not None and not world.main:
         world.barrier()                        # rank 0 has looked at the folder
         yield Stage(folder, _result(folder), digest)

@@ -50,8 +50,9 @@ class Watch:
             self.run.log(self.name, {"kind": "skipped", "step": step, "why": what, "documents": keys})
         say(f"{self.name}: step {step} was skipped, {what}; its documents are listed in metrics.jsonl")
         if len(self._skipped) == IN_A_ROW:
-            raise UserError(f"{self.name}: {what} at steps {', '.join(map(str, self._skipped))}; none of them changed a weight and "
-                            "the last checkpoint is intact; lower the learning rate or look at the documents in metrics.jsonl")
+            raise UserError(f"{self.name}: {what} at steps {', '.join(map(str, self._skipped))}; none of them changed a "
+                            "weight and the last checkpoint is intact; lower the learning rate or look at the documents "
+                            "in metrics.jsonl")
 
     def _spike(self, step: int, loss: float) -> None:
         if len(self._losses) == WINDOW:
@@ -59,8 +60,8 @@ class Watch:
             limit = middle + 6 * median(abs(x - middle) for x in self._losses)
             self._high = self._high + 1 if loss > limit else 0
             if self._high == SPIKE_STEPS:
-                say(f"{self.name}: loss spike: {SPIKE_STEPS} steps up to {step} above {limit:.4g}, the median was {middle:.4g}; "
-                    "if it does not come down, go back to the checkpoint before and lower the learning rate")
+                say(f"{self.name}: loss spike: {SPIKE_STEPS} steps up to {step} above {limit:.4g}, the median was "
+                    f"{middle:.4g}; if it does not come down, go back to a checkpoint before and lower the learning rate")
         self._losses.append(loss)
 
     def _pace(self, seconds: list[float]) -> None:
@@ -69,8 +70,8 @@ class Watch:
         ratio = seconds[slowest] / max(median(seconds), 1e-9)
         self._slow = [*self._slow, slowest] if ratio > SLOW and set(self._slow) <= {slowest} else []
         if len(self._slow) == SLOW_WINDOWS:
-            say(f"{self.name}: rank {slowest} is slow: {seconds[slowest] / PACE_STEPS:.3f} s of work a step, {ratio:.2f} × the median rank; "
-                "all others wait for it")
+            say(f"{self.name}: rank {slowest} is slow: {seconds[slowest] / PACE_STEPS:.3f} s of work a step, "
+                f"{ratio:.2f} × the median rank; all others wait for it")
             self._slow = []
 
 

@@ -77,3 +77,13 @@ def test_one_process_is_a_world_of_one():
     peers = world("cpu")
     assert (peers.rank, peers.size, peers.main) == (0, 1, True)
     assert peers.gather("x") == ["x"]
+
+
+def test_a_metrics_line_that_cannot_be_written_is_told_and_costs_only_itself(tmp_path, capsys):
+    run = open_run(tmp_path / "r", scale="toy", create=True)
+    (run / "base" / "metrics.jsonl").mkdir(parents=True)               # as good as a full disk
+    run.log("base", {"step": 1})
+    assert "metrics.jsonl: a line is lost (Is a directory)" in capsys.readouterr().out
+    (run / "base" / "metrics.jsonl").rmdir()
+    run.log("base", {"step": 2})
+    assert run.history("base") == [{"step": 2}]

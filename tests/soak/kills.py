@@ -2,9 +2,10 @@
 
     python tests/soak/kills.py --cycles 50 --saves 100 --out benchmarks/results/soak.json
 
-A cycle starts a stage of a tiny run, kills it at a random time, runs it again to its end and compares the weights and all
-losses with those of an undisturbed run, bit for bit. A save trial kills a process that does nothing but save; a checkpoint
-must be loadable afterwards, and not older than the last one that was in place. `make soak` does many, the tests few.
+A cycle starts a stage of a tiny run, kills it at a random time, runs it again to its end and compares the weights and
+all losses with those of an undisturbed run, bit for bit. A save trial kills a process that does nothing but save; a
+checkpoint must be loadable afterwards, and not older than the last one that was in place. `make soak` does many, the
+tests few.
 """
 
 import argparse
@@ -146,7 +147,8 @@ def main() -> None:
             print(stage, results[stage], flush=True)
     if options.out:
         options.out.write_text(json.dumps(results, indent=2) + "\n")
-    bad = [name for name, r in results.items() if r["kills"] not in (r.get("ended_bit_equal"), r.get("loadable_and_not_older"))]
+    survived = {name: r.get("ended_bit_equal", r.get("loadable_and_not_older")) for name, r in results.items()}
+    bad = [name for name, r in results.items() if r["kills"] != survived[name]]
     sys.exit(f"not all survived: {', '.join(bad)}" if bad else 0)
 
 

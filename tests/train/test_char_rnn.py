@@ -1,6 +1,8 @@
 """Training the recurrent baseline: the text it sees, the number it reports, and that a kill changes nothing."""
 
 import math
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -66,6 +68,23 @@ def test_an_interrupted_training_ends_with_the_same_weights(run, tmp_path, monke
     assert got["val_bpb"] == want["val_bpb"]
     paths = [r / "char_rnn" / "model.safetensors" for r in (run, whole)]
     torch.testing.assert_close(load_file(paths[0]), load_file(paths[1]), atol=0, rtol=0)
+
+
+def test_a_stop_saves_the_step_and_a_loss_that_is_not_finite_leaves_the_save(run, monkeypatch, capsys):
+    def stop_at_20(row):
+        if row["step"] == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        char_rnn.fit(run, CONFIG, live=stop_at_20)
+    assert "char_rnn: saved step 20 of 120" in capsys.readouterr().out
+    saved = (run / "char_rnn" / "step_saved.safetensors").read_bytes()
+    with monkeypatch.context() as m:
+        m.setattr(char_rnn.F, "cross_entropy", lambda logits, targets, **_: logits.sum() * math.nan)
+        with pytest.raises(UserError, match="at step 21; the save before it is kept"):
+            char_rnn.fit(run, CONFIG)
+    assert saved == (run / "char_rnn" / "step_saved.safetensors").read_bytes()
+    assert char_rnn.fit(run, CONFIG)["val_bpb"] < 0.1
 
 
 def test_lanes_are_the_documents_in_order_each_opened_by_bos(tmp_path):

@@ -1,4 +1,4 @@
-"""Checkpoints are whole, verified, pruned, never picked when damaged or another run's, and written beside the training."""
+"""Checkpoints are whole, verified, pruned, never picked when damaged or another run's, written beside the training."""
 
 import json
 import threading
@@ -66,9 +66,12 @@ def edit_manifest(path: Path, **fields) -> None:
 
 # damage: (what is done to a checkpoint, what its reason must say)
 DAMAGE = {
-    "truncated file": (lambda path: edit(path / "optim_rank0.safetensors", lambda b: b[:-10]), "optim_rank0.safetensors has"),
-    "flipped bit": (lambda path: edit(path / "model.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1])), "model.safetensors does not"),
-    "flipped bit in the cursor": (lambda path: edit(path / "rank0.json", lambda b: b.replace(b"2", b"3", 1)), "rank0.json does not"),
+    "truncated file": (lambda path: edit(path / "optim_rank0.safetensors", lambda b: b[:-10]),
+                       "optim_rank0.safetensors has"),
+    "flipped bit": (lambda path: edit(path / "model.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1])),
+                    "model.safetensors does not"),
+    "flipped bit in the cursor": (lambda path: edit(path / "rank0.json", lambda b: b.replace(b"2", b"3", 1)),
+                                  "rank0.json does not"),
     "missing file": (lambda path: (path / "model.safetensors").unlink(), "model.safetensors is missing"),
     "missing rank": (lambda path: edit_manifest(path, world_size=2), "optim_rank1.safetensors is missing"),
     "broken manifest": (lambda path: edit(path / "manifest.json", lambda b: b[:40]), "manifest.json is not valid JSON"),
@@ -125,7 +128,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run_until_the_third(tmp_pa
         start(saver, 6, model)
         start(saver, 7, model)                                         # reports the failure of 6
         start(saver, 8, model)
-        with pytest.raises(UserError, match=r"3 saves in a row have failed, the last good checkpoint is step 5"):
+        with pytest.raises(UserError, match=r"3 saves in a row have failed, the last good one is step 5"):
             saver.finish()
     assert checkpoint.latest(tmp_path, **BELONGS).name == "step_000005"
 

@@ -1,4 +1,4 @@
-"""kill −9 in the middle of a stage or a save, run it again: nobody can tell from what is there. (`make soak`: many more.)"""
+"""kill −9 in the middle of a stage or a save, run it again: nobody can tell. (`make soak`: many more.)"""
 
 import json
 import subprocess

@@ -40,7 +40,7 @@ def weights(run, stage: str) -> bytes:
 
 @pytest.mark.parametrize("stage", tiny.CONFIGS)
 @pytest.mark.parametrize("number, error", [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
-def test_a_stopped_stage_saves_its_step_and_goes_on_to_the_same_weights(undisturbed, tmp_path, stage, number, error, capsys):
+def test_a_stopped_stage_saves_and_goes_on_to_the_same_weights(undisturbed, tmp_path, stage, number, error, capsys):
     run, steps = without(stage, undisturbed, tmp_path / "run"), []
     before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
 
@@ -52,7 +52,7 @@ def test_a_stopped_stage_saves_its_step_and_goes_on_to_the_same_weights(undistur
     with pytest.raises(error) as left:
         launch(stage, tiny.CONFIGS[stage], run, tiny.machine(), live=stop_at_5)
     assert error is KeyboardInterrupt or left.value.code == 0
-    assert steps[-1] == 6                                                  # the signal came after step 5 had told its flags
+    assert steps[-1] == 6                              # the signal came when step 5 had already told its flags
     assert "stopped after step 6" in capsys.readouterr().out
     assert checkpoint.latest(run / tiny.FOLDERS[stage]).name == "step_000006"
     assert before == [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
@@ -62,7 +62,8 @@ def test_a_stopped_stage_saves_its_step_and_goes_on_to_the_same_weights(undistur
 
 def test_a_program_ends_with_exit_code_0_and_one_line(undisturbed, tmp_path):
     run = without("pretrain", undisturbed, tmp_path / "run")
-    process = subprocess.Popen([sys.executable, tiny.__file__, str(run.path), "pretrain"], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, tiny.__file__, str(run.path), "pretrain"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     while not run.history("base"):
         assert process.poll() is None
         time.sleep(0.002)

@@ -77,8 +77,8 @@ def test_a_skipped_step_still_counts_and_its_documents_are_named(tmp_path, monke
     assert [row["step"] for row in rows if row.get("kind") == "skipped"] == [5, 6, 9]
     assert [row["step"] for row in rows if "loss" in row] == [s for s in range(1, tiny.STEPS + 1) if s not in (5, 6, 9)]
     assert result["loss"] < 3 and all(row["grad_norm"] > 0 for row in rows if "loss" in row)
-    loader = pretrain_loader(text_shards("toy", run / "data", world="smoke")[:-1], Tokenizer.from_dir(run / "tokenizer"),
-                             rows=8, sequence_len=64)
+    paths = text_shards("toy", run / "data", world="smoke")[:-1]
+    loader = pretrain_loader(paths, Tokenizer.from_dir(run / "tokenizer"), rows=8, sequence_len=64)
     for _ in range(9):
         loader.next()
     assert [row for row in rows if row.get("kind") == "skipped"][-1]["documents"] == [loader.keys]
@@ -103,7 +103,9 @@ def test_a_loss_that_is_not_finite_is_no_update_either(tmp_path, monkeypatch):
     def spoiled(self, *args, **settings):
         loss = forward(self, *args, **settings)
         calls[0] += self.training and torch.is_grad_enabled()
-        return loss + torch.inf if calls[0] in (10, 11, 12) and torch.is_grad_enabled() else loss     # its gradient is finite
+        if calls[0] in (10, 11, 12) and torch.is_grad_enabled():
+            return loss + torch.inf                    # its gradient is finite
+        return loss
 
     monkeypatch.setattr(GPT, "forward", spoiled)
     with pytest.raises(UserError, match="the loss is not finite at steps 10, 11, 12"):
@@ -123,7 +125,8 @@ def test_grpo_skips_and_stops_too(sft_run, monkeypatch):
 
 @pytest.fixture
 def watch(tmp_path):
-    return lambda world=None: Watch(open_run(tmp_path / "run", scale="smoke", seed=0, create=True), "base", world or World())
+    run = open_run(tmp_path / "run", scale="smoke", seed=0, create=True)
+    return lambda world=None: Watch(run, "base", world or World())
 
 
 def test_a_spike_is_told_once_and_noise_is_not(watch, capsys):

@@ -16,13 +16,15 @@ import tiny
 
 from nanochat.data import pretrain_loader
 from nanochat.data.source import text_shards
+from nanochat.runtime import UserError
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import checkpoint
 from nanochat.train.launch import launch
 
 STEPS = 400
 CONFIG = tiny.CONFIGS["pretrain"]
-CONFIG = CONFIG.model_copy(update={"eval_every": STEPS, "schedule": CONFIG.schedule.model_copy(update={"steps": STEPS})})
+SCHEDULE = CONFIG.schedule.model_copy(update={"steps": STEPS})
+CONFIG = CONFIG.model_copy(update={"eval_every": STEPS, "schedule": SCHEDULE})
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +79,13 @@ def test_a_run_through_all_weather_has_the_losses_of_a_calm_one(calm, tmp_path, 
     assert max(abs(one[step] - other[step]) for step in one) < 1e-3
 
 
-# Both ranks run this; rank 1 gets a NaN into its gradient at five steps.
+# Both ranks run this; rank 1 gets a NaN into its gradient at four steps, and is slow to read.
 SPOILED = """
 import hashlib, sys; sys.path.insert(0, sys.argv[2])
-import tiny, torch
-from nanochat.runtime import UserError, open_run, world
+import time, tiny, torch
+from nanochat.data import Loader
+from nanochat.runtime import open_run, world
+from nanochat.train import watch
 from nanochat.train.optim import MuonAdamW
 from nanochat.train.pretrain import pretrain
 peers, made, step = world("cpu"), [], MuonAdamW.step
@@ -91,6 +95,13 @@ def spoiled(self, **settings):
         self.params[0].grad[0] = torch.nan
     return step(self, **settings)
 MuonAdamW.step = spoiled
+read = Loader.next
+def slow(self):
+    time.sleep(0.1)
+    return read(self)
+if peers.rank == 1:
+    Loader.next = slow
+watch.PACE_STEPS = 4
 try:
     pretrain(open_run(sys.argv[1]), tiny.CONFIGS["pretrain"], tiny.machine(2), peers)
 finally:
@@ -101,16 +112,18 @@ finally:
 """
 
 
-def test_a_nan_on_one_rank_is_skipped_on_all_and_the_third_in_a_row_ends_all(tmp_path):
+def test_a_nan_on_one_rank_is_skipped_on_all_the_third_in_a_row_ends_all_and_a_slow_rank_is_named(tmp_path):
     run = tiny.make_run(tmp_path / "run")
     (tmp_path / "spoiled.py").write_text(SPOILED)
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", tmp_path / "spoiled.py",
-                           run.path, Path(__file__).parent], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+               tmp_path / "spoiled.py", run.path, Path(__file__).parent]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "DIGESTS True 14" in done.stdout, done.stdout + done.stderr   # of 18 steps 4 were left out, on both
     skipped = [row for row in run.history("base") if row.get("kind") == "skipped"]
     assert [row["step"] for row in skipped] == [5, 16, 17, 18]
     assert [len(rows) for rows in skipped[0]["documents"]] == [4, 4]     # the rows of either rank
+    assert "base: rank 1 is slow: 0." in done.stdout
     assert "the gradient is not finite at steps 16, 17, 18" in done.stderr
     assert checkpoint.latest(run / "base").name == "step_000014"
 
@@ -120,7 +133,8 @@ def test_another_number_of_ranks_reads_the_same_documents(calm, before, after):
     paths, tokenizer = text_shards("toy", calm / "data", world="smoke")[:-1], Tokenizer.from_dir(calm / "tokenizer")
 
     def loaders(world):
-        return [pretrain_loader(paths, tokenizer, rows=8, sequence_len=64, rank=rank, world=world) for rank in range(world)]
+        same = {"rows": 8, "sequence_len": 64, "world": world}
+        return [pretrain_loader(paths, tokenizer, rank=rank, **same) for rank in range(world)]
 
     def read(loaders, batches):
         inputs, keys = [], []
@@ -139,3 +153,10 @@ def test_another_number_of_ranks_reads_the_same_documents(calm, before, after):
     assert sorted(keys + more_keys) == sorted(whole_keys)
     assert np.array_equal(np.concatenate([rows, more_rows]), whole_rows)
 
+
+
+def test_a_refusal_on_two_ranks_is_one_line_and_no_reason_to_start_again(calm, capsys):
+    other = CONFIG.model_copy(update={"rows": 16})
+    with pytest.raises(UserError, match="another configuration .rows 8 → 16"):
+        launch("pretrain", other, calm, tiny.machine(2))
+    assert "start again" not in capsys.readouterr().out
