@@ -104,7 +104,7 @@ def refusal() -> str:
     if wish not in ("", "strict"):
         return f"NANOCHAT_SANDBOX is {wish!r}; it can be strict, or unset"
     missing = lacking(helper().walls)
-    return f"NANOCHAT_SANDBOX=strict, but this system has no {missing}" if wish and missing else ""
+    return f"a strict sandbox is asked for, but this system has no {missing}" if wish and missing else ""
 
 
 def check_sandbox() -> None:
@@ -114,7 +114,7 @@ def check_sandbox() -> None:
     except OSError as error:
         reason = str(error)
     if reason:
-        raise UserError(f"{reason}; unset NANOCHAT_SANDBOX to run within what there is" if "strict" in reason else reason)
+        raise UserError(f"{reason} (NANOCHAT_SANDBOX, --sandbox)" if os.environ.get("NANOCHAT_SANDBOX") == "strict" else reason)
 
 
 class Running:

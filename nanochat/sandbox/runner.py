@@ -30,6 +30,7 @@ from nanochat.sandbox.folder import remove
 from nanochat.sandbox.helper import Running, helper, refusal, start
 
 KEEP = 64 * 1024          # bytes kept of stdout and of stderr
+LAST = 4096               # bytes of its end, where a traceback says what went wrong
 FLOOD = 1024 * 1024       # bytes on one stream after which the program is stopped
 REFUSED = 125             # exit code of a process whose walls did not stand
 PASSED = b"passed"        # what a judge writes when its tests are through
@@ -55,7 +56,7 @@ def run_code(code: str | bytes, timeout: float = 5.0, memory_mb: int = 256) -> R
     def run(stack: ExitStack) -> Result:
         program = stack.enter_context(start("program", [_bytes(code)], timeout, memory_mb, folder=_folder(stack)))
         outputs, why = _listen([program], timeout)
-        return _result(outputs[0], why or _failure(program.code, outputs[0][1]))
+        return _result(outputs[0], why)
 
     return _guarded(run)
 
@@ -87,7 +88,7 @@ def run_tests(answer: str | bytes, tests: str, functions: Sequence[str], setup: 
         outputs, why = _listen([judge, given], timeout)
         os.set_blocking(reader, False)
         said = _read(reader)
-        why = why or _failure(judge.code, outputs[0][1]) or ("" if said == PASSED else "exit 0 before the tests ended")
+        why = why or ("" if said == PASSED else "exit 0 before the tests ended")
         return _result((outputs[1][0], outputs[0][1] + outputs[1][1]), why)
 
     return _guarded(run)
@@ -118,20 +119,23 @@ def _folder(stack: ExitStack) -> str:
 
 
 def _listen(programs: list[Running], timeout: float) -> tuple[list[tuple[bytes, bytes]], str]:
-    """Collect all output until the first of the programs ends; -> ([(stdout, stderr)], "" or why they were stopped)."""
+    """Collect all output until the first of the programs ends; -> ([(stdout, stderr)], "" or why that one failed)."""
     deadline = time.monotonic() + timeout
     kept = {fd: bytearray() for program in programs for fd in (program.out, program.err)}
-    seen = dict.fromkeys(kept, 0)
+    seen, last = dict.fromkeys(kept, 0), dict.fromkeys(kept, b"")
     why = ""
 
     def take(fd: int) -> bool:
         """Read once; False when nothing is there."""
         data = _read(fd)
-        seen[fd] += len(data or b"")
-        kept[fd] += (data or b"")[: KEEP - len(kept[fd])]
         if data == b"":
             selector.unregister(fd)
-        return bool(data)
+        if not data:
+            return False
+        seen[fd] += len(data)
+        kept[fd] += data[: KEEP - len(kept[fd])]
+        last[fd] = (last[fd] + data)[-LAST:]
+        return True
 
     with selectors.DefaultSelector() as selector:
         for program in programs:
@@ -152,6 +156,7 @@ def _listen(programs: list[Running], timeout: float) -> tuple[list[tuple[bytes, 
         for fd in [key.fd for key in selector.get_map().values() if key.data is None]:
             while take(fd) and seen[fd] <= FLOOD:       # what was written before the end
                 pass
+    why = why or _failure(programs[0].code, last[programs[0].err])
     return [(bytes(kept[program.out]), bytes(kept[program.err])) for program in programs], why
 
 

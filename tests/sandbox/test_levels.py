@@ -32,8 +32,8 @@ def test_a_missing_wall_is_said_once_and_strict_refuses(lacking, level, said):
     assert result == f"Result(ok=True, stdout='42\\n', stderr='', why='') True {level}"
     *_, error = python("check_sandbox()", lacking, NANOCHAT_SANDBOX="strict")
     missing = said.split(";")[0]
-    assert error == (f"nanochat.runtime.console.UserError: NANOCHAT_SANDBOX=strict, but this system has {missing}; "
-                     "unset NANOCHAT_SANDBOX to run within what there is")
+    assert error == (f"nanochat.runtime.console.UserError: a strict sandbox is asked for, but this system has {missing} "
+                     "(NANOCHAT_SANDBOX, --sandbox)")
     assert not any("42" in line for line in python("print(run_code('print(6*7)'))", lacking, NANOCHAT_SANDBOX="strict"))
 
 
@@ -55,3 +55,11 @@ def test_within_limits_alone_its_folder_is_removed(tmp_path):
 def test_an_unknown_wish_is_refused():
     assert python("print(run_code('1').why)", NANOCHAT_SANDBOX="Strict") == [
         "refused: NANOCHAT_SANDBOX is 'Strict'; it can be strict, or unset"]
+
+
+@linux
+def test_the_command_refuses_before_it_begins():
+    command = [sys.executable, str(LACKING), "landlock", "-m", "nanochat.cli", "run", "--sandbox", "strict"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and done.stderr.splitlines() == [
+        "nanochat: a strict sandbox is asked for, but this system has no Landlock (NANOCHAT_SANDBOX, --sandbox)"]

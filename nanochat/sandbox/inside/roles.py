@@ -26,6 +26,8 @@ KEPT = (types.ModuleType, types.FunctionType, type)
 class AnswerError(Exception):
     """The answer gave no value: it ended, raised something unusual, or returned what cannot cross."""
 
+    __module__ = "builtins"                 # so that a traceback shows the bare name
+
 
 def play(role: str, parts: list[bytes], functions: list[str]) -> int:
     """Do it and return the exit code; the messages of what went wrong are on stderr, as Python writes them."""
@@ -87,7 +89,7 @@ def _attempt(act) -> list:
         values.json.dumps(reply)
         return reply
     except BaseException as error:          # noqa: BLE001  SystemExit too
-        return ["raised", type(error).__name__, _text(error)]
+        return ["raised", type(error).__name__[:60], _text(error)]
 
 
 def _text(error: BaseException) -> str:
@@ -122,8 +124,8 @@ def _value(reply):
         case ["raised", str(name), str(text)]:
             kind = getattr(builtins, name, None)
             if isinstance(kind, type) and issubclass(kind, Exception) and kind.__init__ is Exception.__init__:
-                raise kind(text)
-            raise AnswerError(f"{name}: {text}")
+                raise kind(text)            # which tests may expect
+            raise type(name if name.isidentifier() else "AnswerError", (AnswerError,), {"__module__": "builtins"})(text)
     raise AnswerError("no reply but nonsense")
 
 

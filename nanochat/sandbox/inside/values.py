@@ -17,6 +17,8 @@ ROWS = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 class Unplain(ValueError):
     """Not a plain value, or too large a one, or no message at all."""
 
+    __module__ = "builtins"             # so that a traceback shows the bare name
+
 
 def encode(value, depth: int = MAX_DEPTH):
     """The value as JSON: plain ones as they are, others as [type, parts…]."""
