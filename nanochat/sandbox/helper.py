@@ -5,6 +5,7 @@
 """
 
 import atexit
+import contextlib
 import json
 import os
 import socket
@@ -13,7 +14,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from nanochat.runtime import UserError, say
@@ -131,17 +131,21 @@ class Running:
         return self
 
     def __exit__(self, *_):
-        try:
-            if self.code is None:
-                self.control.sendall(b"end")
-                self.control.settimeout(5)
-                if not self.control.recv(16):
-                    raise OSError("the helper died")
-        except OSError:
+        if self.code is None and not self._end():
             self.helper.close()             # it does not answer: end it, and all its programs
         self.control.close()
         os.close(self.out)
         os.close(self.err)
+
+    def _end(self) -> bool:
+        """Have the program killed; -> whether it is dead."""
+        with contextlib.suppress(BrokenPipeError):          # then it has just ended by itself
+            self.control.sendall(b"end")
+        try:
+            self.control.settimeout(5)
+            return self.control.recv(16) != b""
+        except OSError:
+            return False
 
     def ended(self) -> None:
         """Take the exit code, once `control` is readable. Raises OSError when the helper died."""
@@ -161,7 +165,7 @@ def start(role: str, parts: Sequence[bytes], timeout: float, memory_mb: int, *, 
         raise ValueError(f"the program is longer than {MAX_SOURCE >> 20} MiB")
     header = {"role": role, "lengths": [len(part) for part in parts], "functions": list(functions), "folder": folder,
               "memory_mb": memory_mb, "cpu_seconds": int(timeout) + 1}
-    with ExitStack() as theirs, ExitStack() as ours:
+    with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
         task = theirs.enter_context(tempfile.TemporaryFile(buffering=0))
         for part in (json.dumps(header).encode() + b"\n", *parts):
             while part:

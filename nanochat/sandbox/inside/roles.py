@@ -20,6 +20,7 @@ from . import values
 
 CHANNEL, RESULT = 3, 4
 PASSED = b"passed"
+QUIET = (StopIteration, StopAsyncIteration)      # errors that would end a loop of the tests as if it were done
 KEPT = (types.ModuleType, types.FunctionType, type)
 
 
@@ -86,6 +87,7 @@ def _attempt(act) -> list:
     """["value", encoded] of what `act` returns, or ["raised", type, text]."""
     try:
         reply = ["value", values.encode(act())]
+        sys.stdout.flush()                  # nobody may ask again
         values.json.dumps(reply)
         return reply
     except BaseException as error:          # noqa: BLE001  SystemExit too
@@ -123,9 +125,13 @@ def _value(reply):
             return values.decode(data)
         case ["raised", str(name), str(text)]:
             kind = getattr(builtins, name, None)
-            if isinstance(kind, type) and issubclass(kind, Exception) and kind.__init__ is Exception.__init__:
-                raise kind(text)            # which tests may expect
-            raise type(name if name.isidentifier() else "AnswerError", (AnswerError,), {"__module__": "builtins"})(text)
+            if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, QUIET):
+                kind = type(name if name.isidentifier() else "AnswerError", (AnswerError,), {"__module__": "builtins"})
+            try:
+                error = kind(text)
+            except TypeError:               # UnicodeDecodeError wants more
+                error = AnswerError(f"{name}: {text}")
+            raise error
     raise AnswerError("no reply but nonsense")
 
 
