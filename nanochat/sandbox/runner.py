@@ -100,7 +100,7 @@ def _guarded(run: Callable[[ExitStack], Result]) -> Result:
             return Result(False, "", "", f"refused: {reason}")
         with ExitStack() as stack:
             return run(stack)
-    except (OSError, ValueError, RuntimeError, MemoryError) as error:      # no more processes, files or memory
+    except (OSError, ValueError, RuntimeError, MemoryError, OverflowError) as error:      # no more processes, files or memory
         return Result(False, "", "", f"refused: {error}")
 
 

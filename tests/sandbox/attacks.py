@@ -286,6 +286,7 @@ KERNEL = {
     "raise a limit in C": call("C.prlimit(0, 9, (ctypes.c_uint64 * 2)(2**64 - 1, 2**64 - 1), None)"),
     "dump core": call("C.prctl(4, 1, 0, 0, 0)"),
     "hang up": call("C.vhangup()"),
+    "write all disks": call("C.syncfs(1)"),
     "listen to files": call("C.syscall($NR_fanotify_init, 0, 0)"),
 }
 
@@ -454,9 +455,9 @@ class Outside:
 
 def attack(outside: Outside, kind: str, name: str, code: str | bytes) -> list[dict]:
     """What broke: an empty list, or one entry."""
-    start = time.monotonic()
-    result = run_code(outside.fill(code), timeout=TIMEOUT)
-    late = time.monotonic() - start - TIMEOUT
+    start, timeout = time.monotonic(), TIMEOUT / (2 if kind == "time" else 1)
+    result = run_code(outside.fill(code), timeout=timeout)
+    late = time.monotonic() - start - timeout
     said = result.stdout + result.stderr * (kind == "reads")
     faults = [f"said {said[:200]!r}"] * ("GOT" in result.stdout or "SECRET" in said)
     faults += [f"{late:.1f} s late"] * (late > 5) + ["raw escapes"] * any(c < " " for c in result.why)

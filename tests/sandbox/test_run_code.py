@@ -156,10 +156,17 @@ def test_a_harness_that_cannot_start_says_refused(monkeypatch):
         assert run_code("print(1)").why == "refused: the sandbox's helper does not start"
 
 
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def dead_soon(processes: list[psutil.Process], seconds: float = 5.0) -> bool:
     """Whether all have ended; one that nobody has asked about yet is a zombie, and dead."""
     end = time.monotonic() + seconds
-    while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
+    while any(alive(p) for p in processes):
         if time.monotonic() > end:
             return False
         time.sleep(0.01)

@@ -6,6 +6,7 @@ at its end: of the calls that Linux gained since 5.1, all but a harmless handful
 """
 
 import ctypes
+import functools
 import os
 import platform
 import struct
@@ -23,7 +24,7 @@ other processes
     tkill 200/130  rt_sigqueueinfo 129/138  rt_tgsigqueueinfo 297/240
 mounts and namespaces
     mount 165/40  umount2 166/39  pivot_root 155/41  chroot 161/51  unshare 272/97  setns 308/268
-    swapon 167/224  swapoff 168/225  quotactl 179/60  acct 163/89
+    swapon 167/224  swapoff 168/225  quotactl 179/60  acct 163/89  sync 162/81  syncfs 306/267
 who the program is
     setuid 105/146  setgid 106/144  setreuid 113/145  setregid 114/143  setresuid 117/147  setresgid 119/149
     setfsuid 122/151  setfsgid 123/152  setgroups 116/159  capset 126/91  personality 135/92
@@ -77,8 +78,22 @@ def numbers(machine: str) -> list[int]:
     return [int(pair[column]) for pair in pairs if pair[column] != "-"]
 
 
-def program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
-    """The filter as BPF instructions (code, jump if true, jump if false, operand)."""
+@functools.cache
+def refusals(machine: str) -> bytes:
+    """The first part of the filter: calls that are decided by their number."""
+    steps = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, ARCHITECTURES[machine]), _give(KILL), (LOAD, 0, 0, NUMBER)]
+    if machine == "x86_64":
+        steps += [(AT_LEAST, 0, 1, X32), _give(KILL)]
+    for number in NEW_ALLOWED:
+        steps += [(EQUAL, 0, 1, number), _give(ALLOW)]
+    steps += [(AT_LEAST, 0, 1, FIRST_NEW), _give(ENOSYS)]   # clone3 too: libc falls back to clone, which can be asked
+    for number in numbers(machine):
+        steps += [(EQUAL, 0, 1, number), _give(EPERM)]
+    return _bytes(steps)
+
+
+def conditions(machine: str, pid: int) -> bytes:
+    """The second part: calls that are decided by an argument, and leave for all others."""
     column = 0 if machine == "x86_64" else 1
     asked = {name: pair[column] for name, pair in ASKED.items()}
 
@@ -91,22 +106,14 @@ def program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
         tests = [step for value in values for step in ((EQUAL, 0, 1, value), _give(EPERM))]
         return [(EQUAL, 0, len(tests) + 2, number), _load(argument), *tests, _give(ALLOW)]
 
-    steps = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, ARCHITECTURES[machine]), _give(KILL), (LOAD, 0, 0, NUMBER)]
-    if machine == "x86_64":
-        steps += [(AT_LEAST, 0, 1, X32), _give(KILL)]
-    for number in NEW_ALLOWED:
-        steps += [(EQUAL, 0, 1, number), _give(ALLOW)]
-    steps += [(AT_LEAST, 0, 1, FIRST_NEW), _give(ENOSYS)]   # clone3 too: libc falls back to clone, which can be asked
-    for number in numbers(machine):
-        steps += [(EQUAL, 0, 1, number), _give(EPERM)]
-    steps += only_if(asked["clone"], 0, BITS, CLONE_THREAD)
+    steps = only_if(asked["clone"], 0, BITS, CLONE_THREAD)
     steps += only_if(asked["kill"], 0, EQUAL, pid)          # itself: so that os.abort() does what it says
     steps += only_if(asked["tgkill"], 0, EQUAL, pid)
     steps += unless_in(asked["fcntl"], 1, FCNTL_SIGNALS)    # a file that is ready could signal another process
     steps += unless_in(asked["ioctl"], 1, IOCTL_SIGNALS)
     steps += [(EQUAL, 0, 6, asked["prlimit64"]), _load(2), (EQUAL, 0, 3, 0), _load(2, high=True), (EQUAL, 0, 1, 0),
               _give(ALLOW), _give(EPERM)]                   # to look at limits, not to set them
-    return [*steps, _give(ALLOW)]
+    return _bytes([*steps, _give(ALLOW)])
 
 
 def install() -> bool:
@@ -114,10 +121,15 @@ def install() -> bool:
     machine = platform.machine()
     if sys.platform != "linux" or machine not in ARCHITECTURES:
         return False
-    code = b"".join(struct.pack("HBBI", *step) for step in program(machine, os.getpid()))
+    code = refusals(machine) + conditions(machine, os.getpid())
     buffer = ctypes.create_string_buffer(code, len(code))
     filter_ = ctypes.create_string_buffer(struct.pack("HP", len(code) // 8, ctypes.addressof(buffer)))
     return ctypes.CDLL(None).prctl(PR_SET_SECCOMP, MODE_FILTER, ctypes.byref(filter_), 0, 0) == 0
+
+
+def _bytes(steps: list[tuple[int, int, int, int]]) -> bytes:
+    """BPF instructions: code, jump if true, jump if false, operand."""
+    return b"".join(struct.pack("HBBI", *step) for step in steps)
 
 
 def _load(argument: int, high: bool = False) -> tuple:

@@ -16,13 +16,14 @@ import gc
 import importlib
 import json
 import os
+import platform
 import select
 import selectors
 import signal
 import socket
 import sys
 
-from . import roles, walls
+from . import roles, seccomp, walls
 
 # What programs import most, made ready before the fork.
 READY = [
@@ -44,6 +45,10 @@ def main() -> None:
     walls.hide()
     if walls.LINUX:                         # a thread of our parent may have started us and end before it: see SIGTERM
         walls.libc().prctl(walls.PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != ours:
+            os._exit(0)
+    if platform.machine() in seccomp.ARCHITECTURES:
+        seccomp.refusals(platform.machine())                # computed once, for all children
     for name in READY:
         importlib.import_module(name)
     gc.collect()
