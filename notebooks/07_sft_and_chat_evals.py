@@ -445,13 +445,11 @@ print("\nand the square root of 100, in this notebook, is now", math.sqrt(100))
 math.sqrt = keep
 
 # %% [markdown]
-# The third answer is no function at all. It changed `math` instead, for the tests and for us: every square root of
-# this process was 3 until we put it back. And it was a friendly one. An endless loop would have held this cell for
-# ever, `raise SystemExit` ended the kernel, `shutil.rmtree` more than that. A model does not write such things out
-# of malice. It writes *everything*, and in reinforcement learning it is paid for whatever passes.
+# The third answer is no function at all. It changed `math` instead, for the tests and for us, until we put it back. And
+# it was a friendly one: `raise SystemExit` would have ended the kernel. A model does not write such things out of
+# malice. It writes *everything*, and in reinforcement learning it is paid for whatever passes.
 #
-# So there are two rules. The first: **the answer runs in a process of its own, behind walls**, and is killed at the
-# end.
+# So there are two rules. The first: **the answer runs in a process of its own, behind walls**.
 
 # %%
 constants = "assert root(9) == 3\nassert root(16) == 4\n"
