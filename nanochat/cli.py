@@ -49,11 +49,25 @@ def run(
     ] = False,
     name: OwnRunOption = "",
     seed: SeedOption = 0,
+    sandbox: Annotated[
+        str,
+        typer.Option(
+            "--sandbox",
+            metavar="strict",
+            help="Stop at once where the system cannot wall in model-written code completely "
+            "(the same as NANOCHAT_SANDBOX=strict).",
+        ),
+    ] = "",
 ):
     """Execute the lessons of a scale with papermill; what is up to date is skipped."""
     from nanochat.course.report import report
     from nanochat.course.run import LessonFailed, relative, run_course
 
+    if sandbox:
+        from nanochat.sandbox import check_sandbox
+
+        os.environ["NANOCHAT_SANDBOX"] = sandbox         # the lessons' kernels inherit it
+        check_sandbox()
     try:
         opened = run_course(scale, first=first, last=last, force=force, name=name, seed=seed)
     except LessonFailed as failed:

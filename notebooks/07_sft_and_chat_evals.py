@@ -19,9 +19,10 @@
 # So this lesson is short on training and long on measuring. First supervised finetuning, SFT: the loss on the
 # assistant's words, by hand, and a gentle stage through the library. Then five kinds of exam: exact answers, letters,
 # numbers, programs, many tries. For each you will see how it is scored, what guessing would score, and how it can
-# fool you. One way of scoring will let the answer rewrite our own `math` module, on the screen.
+# fool you. One way of scoring lets the answer rewrite our own `math` module, on the screen, and another lets five wrong
+# answers pass.
 #
-# *About two hours, six exercises. It needs the midtrained model of lesson 06.*
+# *About two hours, seven exercises. It needs the midtrained model of lesson 06.*
 
 # %% tags=["parameters"]
 SCALE = "toy"   # one of the scales in course.yml
@@ -39,12 +40,11 @@ course.environment(S, run)
 # %%
 import json
 import math
-import re
+import re               # noqa: F401  for your own functions
 import time
 
 import matplotlib.pyplot as plt
 import numpy as np
-import psutil
 import torch
 from IPython.display import Markdown, display
 
@@ -53,7 +53,7 @@ from nanochat.data import chat_loader
 from nanochat.engine import Engine
 from nanochat.evals import chatcore, evaluate_completion, evaluate_task, pass_at_k
 from nanochat.runtime import pick_device, pick_dtype
-from nanochat.sandbox import run_code
+from nanochat.sandbox import run_code, run_tests, sandbox_level
 from nanochat.tasks import load_task, tool_results
 from nanochat.tasks.real import final_number
 from nanochat.train.chat_stage import mixture
@@ -446,13 +446,11 @@ print("\nand the square root of 100, in this notebook, is now", math.sqrt(100))
 math.sqrt = keep
 
 # %% [markdown]
-# The third answer is no function at all. It changed `math` instead, for the tests and for us: every square root of
-# this process was 3 until we put it back. And it was a friendly one. An endless loop would have held this cell for
-# ever, `raise SystemExit` ended the kernel, `shutil.rmtree` more than that. A model does not write such things out
-# of malice. It writes *everything*, and in reinforcement learning it is paid for whatever passes.
+# The third answer is no function at all. It changed `math` instead, for the tests and for us, until we put it back. And
+# it was a friendly one: `raise SystemExit` would have ended the kernel. A model does not write such things out of
+# malice. It writes *everything*, and in reinforcement learning it is paid for whatever passes.
 #
-# So there are two rules. **The answer runs in a process of its own**, with limits, that is killed at the end. And
-# tests hold their expected values as constants, which nothing the answer can reach will compute.
+# So there are two rules. The first: **the answer runs in a process of its own, behind walls**.
 
 # %%
 constants = "assert root(9) == 3\nassert root(16) == 4\n"
@@ -462,8 +460,12 @@ for answer in (right_answer, wrong_answer, third_answer):
 print("the square root of 100 is", math.sqrt(100))
 
 # %% [markdown]
-# `nanochat.sandbox.run_code` starts a fresh interpreter in an empty folder, with no environment and none of our files
-# open. Let us be rude to it.
+# How high are the walls? Nothing inside Python is one: take `os.system` away, and a program imports `posix`. Only the
+# kernel can refuse, and it needs no rights of ours to do so. `nanochat.sandbox.run_code` forks a helper that has Python
+# ready; before the program begins, its process has no network, no privileges and an empty folder in memory. *Landlock*
+# forbids all other files but Python's own, and *seccomp* about 140 system calls.
+#
+# **Predict before you run.** One of these nine is harmless. Which of the others get an error, which must be stopped?
 
 # %%
 programs = {
@@ -471,44 +473,105 @@ programs = {
     "endless loop": "while True: pass",
     "memory hog": "hog = []\nwhile True: hog.append(bytearray(10**7))",
     "flood": "while True: print('x' * 1000)",
-    "fork": "import os, time\nchild = os.fork()\nif child == 0: time.sleep(60)\nprint(child)",
-    "nosy": "import os\nprint(dict(os.environ))",
+    "breeder": "import os\nos.fork()",
+    "burglar": "print(open('/etc/passwd').read())",
+    "vandal": "open('../answers.txt', 'w').write('pass')",
+    "caller": "import socket\nsocket.create_connection(('127.0.0.1', 80), timeout=1)",
+    "rebel": "import os\nos.kill(os.getppid(), 0)",
 }
-outcomes, rows = {}, []
+rows = []
 for name, program in programs.items():
     start = time.perf_counter()
-    outcome = outcomes[name] = run_code(program, timeout=1.0)
+    outcome = run_code(program, timeout=1.0)
     rows.append([name, outcome.ok, outcome.why[:60], f"{len(outcome.stdout):,}", f"{time.perf_counter() - start:.2f}"])
+print("level of this system:", sandbox_level())
 table(["program", "ok", "why not", "characters kept", "seconds"], *rows)
 
+# %% [markdown]
+# At level `strict` only the first is well: clock and limits stopped three, the kernel told five no. Where a system has
+# fewer walls the sandbox says so, and `nanochat run --sandbox strict` refuses. Faults of the kernel itself it cannot stop.
+#
+# ## Who says that it passed?
+#
+# The program ended well, so the tests passed: HumanEval is usually judged so, by the exit code of answer plus tests. Read
+# that again as an answer that is paid for passing.
+
 # %%
-def lives(pid):
-    """Is there a process of this number, and not only its tombstone?"""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-born = re.findall(r"[1-9]\d*", outcomes["fork"].stdout)
-print("children born:", len(born), " still alive:", sum(lives(int(pid)) for pid in born))
-print("environment the nosy one saw:", outcomes["nosy"].stdout.strip()[:60])
+answers_to_root = {
+    "right": right_answer,
+    "wrong": wrong_answer,
+    "leaves at once": "import os\nos._exit(0)\n",
+    "leaves when called": "def root(x):\n    raise SystemExit\n",
+    "leaves when it fails": "import os, sys\nsys.excepthook = lambda *error: os._exit(0)\ndef root(x): return 0\n",
+    "equals everything": "class Yes:\n    def __eq__(self, other): return True\ndef root(x): return Yes()\n",
+    "keeps the code": "import atexit, os\natexit.register(os._exit, 0)\ndef root(x): return 0\n",
+}
+rows = []
+for name, answer in answers_to_root.items():
+    verdict = run_tests(answer, constants, functions=["root"])
+    rows.append([name, "pass" if run_code(answer + constants).ok else "fail", "pass" if verdict.ok else "fail", verdict.why[:60]])
+table(["answer", "by exit code", "by `run_tests`", "why not"], *rows)
 
 # %% [markdown]
-# The child would have slept for a minute; the whole process group is killed at the end, so it died with its parent.
-# Of our environment nothing arrived (an entry you may see is Python's own). What the sandbox keeps out and what it
-# does not is written at the top of `sandbox/runner.py`: read it before you run the code of strangers.
+# No wall was touched. Answer and tests shared a process, and inside a process anything can be done in anybody's name. So
+# the second rule: **the answer never shares a process with its judge.** `run_tests` starts two. In one the tests run,
+# with a stub for `root` that writes its arguments into a pipe; in the other the answer reads them and writes back what
+# its own `root` returns. The verdict is what the first one says after its last line.
 #
-# From an answer to a program: the imports of the prompt, the first code block of the answer, the tests, and a call of
-# them.
+# The pipe is the only door left, and an object that equals everything must not come through it. Only plain values cross,
+# as data.
+#
+# ---
+# **Exercise 07.plain** · 3 points · ●●○ · about 7 lines · 10 min
+#
+# Write `plain(value)`: True if it is None, a bool, an int, a float or a str, or a list, tuple or dict of plain values,
+# at any depth; else False. Types are exact: an object of a *subclass* of int is no int. The value may lie about itself,
+# so ask it nothing.
+#
+# ```
+# >>> plain({"a": [1, (2.5, None)]}), plain([print])
+# (True, False)
+# ```
+# <details><summary>Hint 1</summary><code>isinstance</code> believes what an object says of its class. <code>type</code> does not.</details>
+# <details><summary>Hint 2</summary><code>all(...)</code> over the parts. Keys are parts, too.</details>
+
+# %% tags=["exercise:07.plain"]
+def plain(value):
+    """Is this None, a bool, int, float or str, or a list, tuple or dict of such, in exact types?"""
+    raise NotImplementedError("07.plain")
+
+# %% tags=["grade:07.plain"]
+check("07.plain")
+
+# %% tags=["use:07.plain"]
+plain = use("07.plain")
+
+# %%
+class Yes(int):
+    """A number that agrees with everybody."""
+
+    def __eq__(self, other):
+        return True
+
+    __hash__ = int.__hash__
+
+
+results = {"3": 3, "4.0": 4.0, "Yes(4)": Yes(4), "[3, Yes(4)]": [3, Yes(4)], "print": print}
+table(["result", "equals 3", "plain", "counts as right"],
+      *([f"`{name}`", value == 3, plain(value), plain(value) and value == 3] for name, value in results.items()))
+
+# %% [markdown]
+# A submission is both sides: the prompt's imports with the answer's first code block, and the tests.
 
 # %%
 coding = load("toy-functions" if TOY else "humaneval")
 item = coding[0]
 reference = item["messages"][-1]["content"]
-program = coding.program(item, reference)
-print(program if TOY else program[:600])
-print("the reference passes:", run_code(program).ok, "  an empty answer:", run_code(coding.program(item, "")).ok)
+submission = coding.submission(item, reference)
+for part in ("answer", "tests"):
+    print(f"-- {part} --", submission[part].strip()[:400], sep="\n")
+print("\nthe reference passes:", run_tests(**submission).ok,
+      "  an empty answer:", run_tests(**coding.submission(item, "")).ok)
 
 # %% [markdown]
 # ## Many tries
@@ -741,17 +804,18 @@ table(["", S.name, "speedrun"], *zip(["tasks", "steps", "tokens", "all learning 
 #   say.
 # - SFT imitates its demonstrations, good and bad, in about their proportions.
 # - No accuracy without n, interval and the score of guessing. Slices of a dozen can say anything.
-# - Letters are compared, numbers extracted, programs run elsewhere. The rule of scoring is part of the score.
+# - Letters are compared, numbers extracted, programs run behind walls and judged from outside. The rule of scoring is
+#   part of the score.
 # - pass@k draws without replacement. ChatCORE is a mean of centered accuracies, over exams that somebody chose.
 #
 # In `nanochat/evals/` you know `accuracy.py`, `chat.py`, `items.py` and `passk.py` now, and in `nanochat/sandbox/`
-# the runner; `calculator.py` waits for lesson 08.
+# the rest: `runner.py` is our side, `inside/` the other, `walls.py` the walls. `calculator.py` waits for lesson 08.
 #
 # ## Questions
 #
 # 1. Rows of a batch hold different numbers of counted tokens. What changes if each row's mean is taken first?
-# 2. What does an answer score that calls `os._exit(0)` before the tests have run? Try it with `run_code`. How would
-#    you close that door?
+# 2. An answer cannot forge a verdict, but the tests call it with their arguments. What could it do with those, and how
+#    would you notice?
 # 3. The letter with the largest logit is chosen. If the model likes `A` whatever is asked, how would you see it in
 #    the log, and how could you correct for it?
 # 4. 60 of 1,319 against 70 of 1,319: is the second model better? What if both sat the *same* questions?

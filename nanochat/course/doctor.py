@@ -36,6 +36,7 @@ def examine() -> list[Finding]:
         _memory(),
         _disk(),
         _hub(),
+        _sandbox(),
     ]
 
 
@@ -134,6 +135,17 @@ def _hub() -> Finding:
             needed=False,
         )
     return Finding("hub", "huggingface.co is reached")
+
+
+def _sandbox() -> Finding:
+    from nanochat.sandbox import sandbox_level
+
+    try:
+        level = sandbox_level()
+    except UserError as error:
+        return Finding("sandbox", "none", str(error), needed=False)
+    fault = "" if level == "strict" else "model-written code (lesson 07) is not walled in completely on this system"
+    return Finding("sandbox", level, fault, needed=False)
 
 
 def main() -> int:

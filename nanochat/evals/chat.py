@@ -9,11 +9,12 @@ How an answer is judged depends on the task's eval_type:
     categorical   no text is generated: of the item's letters, the one with the largest logit after assistant_start is the answer
     generative    the greedy answer, tools allowed, judged by the task's `check`; GSM8K's is that of nanochat's published scores,
                   "#### 18" to the letter, and card["flexible"] is what taking the last number, however written, would score
-    code          the greedy answer becomes a program with the task's tests, run in the sandbox; it passes if that ends well
+    code          the greedy answer is a program in the sandbox; the task's tests, in another process, call its functions
 """
 
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from nanochat.engine import Engine
 from nanochat.evals.completion import complete, record
 from nanochat.evals.forward import evaluating, length_batches, padded
 from nanochat.evals.items import judge_items
-from nanochat.runtime import UserError
-from nanochat.sandbox import run_code
+from nanochat.runtime import UserError, say
+from nanochat.sandbox import Result, check_sandbox, run_tests
 from nanochat.tasks import Task
 
 
@@ -91,11 +92,24 @@ def _generative(engine: Engine, task: Task, items: list[dict], prompts: list[lis
 
 def _code(engine: Engine, task: Task, items: list[dict], prompts: list[list[int]], batch_size: int) -> list[dict]:
     completions = complete(engine, prompts, task.max_tokens, tools=True)
-    programs = {i: task.program(items[i], c) for i, c in enumerate(completions) if c is not None}
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:             # the programs run in processes of their own
-        verdicts = dict(zip(programs, pool.map(run_code, programs.values())))
+    submissions = {i: task.submission(items[i], c) for i, c in enumerate(completions) if c is not None}
+    verdicts = dict(zip(submissions, judge_code(submissions.values(), task.name)))
     records = []
     for i, (item, prompt, completion) in enumerate(zip(items, prompts, completions)):
         ok, why = (verdicts[i].ok, verdicts[i].why) if i in verdicts else (False, "")
-        records.append({**record(engine, item, prompt, completion, ok, why), "program": programs.get(i, "")})
+        program = submissions[i]["answer"] if i in submissions else ""
+        records.append({**record(engine, item, prompt, completion, ok, why), "program": program})
     return records
+
+
+def judge_code(submissions: Collection[dict], name: str = "code") -> list[Result]:
+    """`run_tests` of each submission (`Task.submission`), on all cores. Raises UserError where model code may not run."""
+    check_sandbox()
+    verdicts, told = [], time.monotonic()
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:             # threads that wait for other processes
+        for verdict in pool.map(lambda submission: run_tests(**submission), submissions):
+            verdicts.append(verdict)
+            if time.monotonic() - told > 5 and len(verdicts) < len(submissions):
+                told = time.monotonic()
+                say(f"  {name}: {len(verdicts)} of {len(submissions)} programs judged")
+    return verdicts

@@ -1,35 +1,44 @@
-"""Run Python that a model wrote, in a process of its own, and report what it printed and how it ended.
+"""Run Python that a model wrote, behind walls, and report what it printed and how it ended.
 
     result = run_code("print(sum(range(10)))", timeout=5.0, memory_mb=256)
-    result.ok, result.stdout, result.why        # (True, '45\\n', '')
+    result.ok, result.stdout, result.why                # (True, '45\\n', '')
 
-Every call gets a fresh interpreter in a new session, in an empty folder that is removed afterwards, with no
-environment, no open files of ours, limits on memory, CPU, files and processes (child.py), at most 64 KiB kept of each
-output stream, and the whole process group killed at the end or at the wall clock, whichever comes first. `run_code`
-never raises, whatever the source is.
+    result = run_tests(answer, "assert root(9) == 3", functions=["root"])
+    result.ok                                           # did the answer's `root` pass?
 
-These are limits, not yet walls: the program can still read what this user can read, and open the network.
+Every program gets a process of its own, forked from a helper that has Python ready (inside/zygote.py), without
+environment, open files, network or privileges; it may read what Python needs, write in a small folder in memory that
+vanishes with it, and is killed at the wall clock (inside/walls.py). Of each output stream 64 KiB are kept. `run_code` and
+`run_tests` never raise, whatever the source is. They may be called from many threads.
+
+What this is not: a defence against faults in the kernel. And where the system lacks a wall the level falls, which is
+said once (`sandbox_level`); NANOCHAT_SANDBOX=strict refuses to run then. Below "strict" a program can read this user's
+files; at "limits", as on macOS, it can also write them and open the network.
 """
 
 import os
 import selectors
 import signal
-import subprocess
-import sys
+import socket
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
-CHILD = Path(__file__).with_name("child.py")
+from nanochat.sandbox.folder import remove
+from nanochat.sandbox.helper import Running, helper, refusal, start
+
 KEEP = 64 * 1024          # bytes kept of stdout and of stderr
+LAST = 4096               # bytes of its end, where a traceback says what went wrong
 FLOOD = 1024 * 1024       # bytes on one stream after which the program is stopped
-POLL = 0.02               # seconds between two looks at a program that prints nothing
+REFUSED = 125             # exit code of a process whose walls did not stand
+PASSED = b"passed"        # what a judge writes when its tests are through
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a program ended. `ok` means: by itself, with exit code 0.
+    """How a program ended. `ok` means: by itself, with exit code 0; of `run_tests`: the tests passed.
 
     `why` is "" when ok, else a class of failure and a detail: "timeout", "memory", "output", "error: <last line of
     the traceback>", "exit 3", "signal: Segmentation fault", or "refused: <reason>" when it could not be run at all.
@@ -41,115 +50,143 @@ class Result:
     why: str
 
 
-def run_code(code: str, timeout: float = 5.0, memory_mb: int = 256) -> Result:
+def run_code(code: str | bytes, timeout: float = 5.0, memory_mb: int = 256) -> Result:
     """Run `code` as a program of its own; `timeout` in wall-clock seconds, `memory_mb` of memory. Never raises."""
-    if os.name != "posix":
-        return Result(False, "", "", "refused: the sandbox needs Linux or macOS")
-    folder = None
+
+    def run(stack: ExitStack) -> Result:
+        program = stack.enter_context(start("program", [_bytes(code)], timeout, memory_mb, folder=_folder(stack)))
+        outputs, why = _listen([program], timeout)
+        return _result(outputs[0], why)
+
+    return _guarded(run)
+
+
+def run_tests(answer: str | bytes, tests: str, functions: Sequence[str], setup: str = "", timeout: float = 5.0,
+              memory_mb: int = 256) -> Result:
+    """Does the answer pass the tests? A verdict that the answer cannot forge. Never raises.
+
+    answer: a program that defines `functions`. tests: a program that calls them and raises when one is wrong; setup:
+    what it needs beside them. The two run in processes of their own: the tests call, the answer replies, and only
+    plain values cross (inside/values.py). Passed is what the tests' process says, after their last line.
+    """
+
+    def run(stack: ExitStack) -> Result:
+        folder = _folder(stack)
+        near, far = socket.socketpair()
+        stack.enter_context(near)
+        with far:
+            given = stack.enter_context(start("candidate", [_bytes(answer)], timeout, memory_mb, folder=folder,
+                                              functions=functions, channels=[far.fileno()]))
+        reader, writer = os.pipe()
+        stack.callback(os.close, reader)
+        try:
+            judge = stack.enter_context(start("judge", [_bytes(setup), _bytes(tests)], timeout, memory_mb, folder=folder,
+                                              functions=functions, channels=[near.fileno(), writer]))
+        finally:
+            os.close(writer)
+            near.close()                    # now the two have nothing but each other
+        outputs, why = _listen([judge, given], timeout)
+        os.set_blocking(reader, False)
+        said = _read(reader)
+        why = why or ("" if said == PASSED else "exit 0 before the tests ended")
+        return _result((outputs[1][0], outputs[0][1] + outputs[1][1]), why)
+
+    return _guarded(run)
+
+
+def _guarded(run: Callable[[ExitStack], Result]) -> Result:
     try:
-        folder = tempfile.mkdtemp(prefix="sandbox-")
-        program = os.path.join(folder, "program.py")
-        with open(program, "wb") as file:
-            file.write(code.encode("utf-8", "surrogatepass"))
-        return _run(program, folder, timeout, memory_mb)
-    except (OSError, ValueError, RuntimeError, MemoryError) as error:      # a full disk, no more processes
-        return Result(False, "", "", f"refused: {type(error).__name__}: {error}")
-    finally:
-        if folder is not None:
-            _remove(folder)
+        if reason := refusal():
+            return Result(False, "", "", f"refused: {reason}")
+        with ExitStack() as stack:
+            return run(stack)
+    except (OSError, ValueError, RuntimeError, MemoryError, OverflowError) as error:      # no more processes, files or memory
+        return Result(False, "", "", f"refused: {error}")
 
 
-def _run(program: str, folder: str, timeout: float, memory_mb: int) -> Result:
+def _bytes(code: str | bytes) -> bytes:
+    return code.encode("utf-8", "surrogatepass") if isinstance(code, str) else bytes(code)
+
+
+def _folder(stack: ExitStack) -> str:
+    """Where the program starts. Behind walls it has its own folder or none; without, one that we remove."""
+    walls = helper().walls
+    if walls["folder"] or walls["landlock"]:
+        return "/"
+    folder = tempfile.mkdtemp(prefix="sandbox-")
+    stack.callback(remove, folder)
+    return folder
+
+
+def _listen(programs: list[Running], timeout: float) -> tuple[list[tuple[bytes, bytes]], str]:
+    """Collect all output until the first of the programs ends; -> ([(stdout, stderr)], "" or why that one failed)."""
     deadline = time.monotonic() + timeout
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", str(CHILD), program, str(memory_mb), str(int(timeout) + 1)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=folder,
-        env={},
-        start_new_session=True,     # its own process group, so that one kill reaches its children
-    )
-    try:
-        streams, ended = _listen(process, deadline)
-    finally:
-        _kill_group(process)        # before the reaping, so that the group's number cannot be another's
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()
-    stdout, stderr = (bytes(s).decode("utf-8", "replace") for s in streams)
-    why = ended or _verdict(process.returncode, stderr)
-    return Result(why == "", stdout, stderr, why)
+    kept = {fd: bytearray() for program in programs for fd in (program.out, program.err)}
+    seen, last = dict.fromkeys(kept, 0), dict.fromkeys(kept, b"")
+    why = ""
 
+    def take(fd: int) -> bool:
+        """Read once; False when nothing is there."""
+        data = _read(fd)
+        if data == b"":
+            selector.unregister(fd)
+        if not data:
+            return False
+        seen[fd] += len(data)
+        kept[fd] += data[: KEEP - len(kept[fd])]
+        last[fd] = (last[fd] + data)[-LAST:]
+        return True
 
-def _listen(process: subprocess.Popen, deadline: float) -> tuple[list[bytearray], str]:
-    """Collect both streams until the program ends; -> ([stdout, stderr], "" or why it was stopped)."""
-    kept, seen = [bytearray(), bytearray()], [0, 0]
     with selectors.DefaultSelector() as selector:
-        for i, pipe in enumerate((process.stdout, process.stderr)):
-            os.set_blocking(pipe.fileno(), False)
-            selector.register(pipe, selectors.EVENT_READ, i)
-        while True:
-            ended = _has_ended(process)     # looked up before reading: what was printed before the end is then all here
-            ready = selector.select(0 if ended else min(POLL, max(0.0, deadline - time.monotonic())))
-            for key, _ in ready:
-                data = os.read(key.fd, 65536)
-                if not data:
+        for program in programs:
+            selector.register(program.control, selectors.EVENT_READ, program)
+        for fd in kept:
+            selector.register(fd, selectors.EVENT_READ)
+        while programs[0].code is None and not why:
+            for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
+                if key.data is None:
+                    take(key.fd)
+                else:
+                    key.data.ended()
                     selector.unregister(key.fileobj)
-                seen[key.data] += len(data)
-                kept[key.data] += data[: KEEP - len(kept[key.data])]
-            if max(seen) > FLOOD:
-                return kept, "output"
-            if ended and not ready:
-                return kept, ""
-            if not ended and time.monotonic() >= deadline:
-                return kept, "timeout"
-            if not ended and not selector.get_map():
-                time.sleep(0.001)           # both streams closed: the end is near, or it goes on in silence
+            if max(seen.values()) > FLOOD:
+                why = "output"
+            elif programs[0].code is None and time.monotonic() >= deadline:
+                why = "timeout"
+        for fd in [key.fd for key in selector.get_map().values() if key.data is None]:
+            while take(fd) and seen[fd] <= FLOOD:       # what was written before the end
+                pass
+    why = why or _failure(programs[0].code, last[programs[0].err])
+    return [(bytes(kept[program.out]), bytes(kept[program.err])) for program in programs], why
 
 
-def _has_ended(process: subprocess.Popen) -> bool:
-    """Has the program ended? It is left unreaped, so its process group keeps its number."""
-    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _kill_group(process: subprocess.Popen) -> None:
+def _read(fd: int) -> bytes | None:
+    """What is there now; b"" at the end, None when the other side is silent."""
     try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
+        return os.read(fd, 65536)
+    except BlockingIOError:
+        return None
 
 
-def _verdict(code: int, stderr: str) -> str:
+def _failure(code: int, stderr: bytes) -> str:
     """Why a program that ended by itself failed; "" if it did not."""
     if code == 0:
         return ""
     if code < 0:
         return f"signal: {signal.strsignal(-code)}"
-    last = stderr.rstrip().rsplit("\n", 1)[-1]
+    last = stderr.decode("utf-8", "replace").rstrip().rsplit("\n", 1)[-1]
+    if code == REFUSED:
+        return f"refused: {last}"
     if last.startswith("MemoryError"):
         return "memory"
-    return f"error: {last[:200]}" if code == 1 and last else f"exit {code}"
+    return f"error: {_printable(last[:200])}" if code == 1 and last else f"exit {code}"
 
 
-def _remove(folder: str) -> None:
-    """Remove a folder, however deep: folders inside it are first lifted out beside it, so no path ever grows long.
+def _printable(text: str) -> str:
+    """Without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
-    Links are removed, never followed. What resists is left behind rather than raised about.
-    """
-    waiting, lifted = [folder], 0
-    try:
-        os.chmod(folder, 0o700)
-        while waiting:
-            current = waiting.pop()
-            for entry in list(os.scandir(current)):
-                if entry.is_dir(follow_symlinks=False):
-                    lifted += 1
-                    os.chmod(entry.path, 0o700)
-                    waiting.append(f"{folder}.{lifted}")
-                    os.rename(entry.path, waiting[-1])
-                else:
-                    os.unlink(entry.path)
-            os.rmdir(current)
-    except OSError:
-        pass
+
+def _result(output: tuple[bytes, bytes], why: str) -> Result:
+    stdout, stderr = (stream[:KEEP].decode("utf-8", "replace") for stream in output)
+    return Result(why == "", stdout, stderr, why)

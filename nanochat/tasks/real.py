@@ -120,10 +120,12 @@ class Programming(Task):
 
     eval_type = "code"
 
-    def program(self, item: dict, completion) -> str:
-        imports = re.findall(r"^(?:import|from) .*$", item["messages"][0]["content"], flags=re.MULTILINE)
-        return "\n".join([*imports, "", first_code_block(whole_text(completion)), "", item["test"], "",
-                          f"check({item['entry_point']})"])
+    def submission(self, item: dict, completion) -> dict:
+        prompt, name = item["messages"][0]["content"], item["entry_point"]
+        imports = re.findall(r"^(?:import|from) .*$", prompt, flags=re.MULTILINE)
+        helpers = prompt[: max(0, prompt.find(f"def {name}("))]          # four prompts define one, and their tests call it
+        return {"answer": "\n".join([*imports, "", first_code_block(whole_text(completion))]), "functions": [name],
+                "setup": helpers, "tests": f"{item['test']}\n\ncheck({name})\n"}
 
 
 class HumanEval(Programming, HubTask):

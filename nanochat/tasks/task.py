@@ -62,8 +62,9 @@ class Task:
         """Categorical tasks: the letters to choose from."""
         raise NotImplementedError(f"{self.name} is not a multiple-choice task")
 
-    def program(self, item: dict, completion) -> str:
-        """Code tasks: the program that exits with 0 if the answer is right."""
+    def submission(self, item: dict, completion) -> dict:
+        """Code tasks: {"answer", "functions", "setup", "tests"}, what `nanochat.sandbox.run_tests` takes: the answer as
+        a program, the functions the tests call, what the tests need beside them, and the tests."""
         raise NotImplementedError(f"{self.name} is not a programming task")
 
 

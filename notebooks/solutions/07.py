@@ -36,6 +36,16 @@ def extract_answer(text):
     numbers = re.findall(number, text)
     return numbers[-1].replace(",", "") if numbers else None
 
+# %% exercise: 07.plain
+def plain(value):
+    """Is this None, a bool, int, float or str, or a list, tuple or dict of such, in exact types?"""
+    kind = type(value)
+    if kind is dict:
+        return all(plain(part) for pair in value.items() for part in pair)
+    if kind is list or kind is tuple:
+        return all(plain(part) for part in value)
+    return any(kind is single for single in (type(None), bool, int, float, str))
+
 # %% exercise: 07.centered
 def centered(accuracy, chance):
     """The accuracy where guessing is 0 and all right is 1."""

@@ -37,8 +37,9 @@ class Quiz(Task):
     def letters(self, item):
         return ["A", "B", "C", "D"]
 
-    def program(self, item, completion):
-        return f"assert {completion.text} == {item['messages'][-1]['content']}"
+    def submission(self, item, completion):
+        return {"answer": f"def f(): return {completion.text}", "functions": ["f"], "setup": "",
+                "tests": f"assert f() == {item['messages'][-1]['content']}"}
 
 
 class Lines(Task):
@@ -158,7 +159,7 @@ def test_code_runs_in_the_sandbox(tmp_path):
     assert card["accuracy"] == pytest.approx(1 / 3)
     right, wrong, broken = read(tmp_path / "log.jsonl")
     assert right["correct"] and right["why"] == ""
-    assert "AssertionError" in wrong["why"] and wrong["program"] == "assert 3+3 == 7"
+    assert "AssertionError" in wrong["why"] and wrong["program"] == "def f(): return 3+3"
     assert "SyntaxError" in broken["why"]
 
 

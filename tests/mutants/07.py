@@ -133,6 +133,69 @@ def extract_answer(text):
     found = found or re.findall(r"\d[\d,]*", text)[-1:]
     return found[0].replace(",", "") if found else None
 
+# %% exercise: 07.plain  mutant: isinstance  killed_by: knows_subclasses
+def plain(value):
+    if isinstance(value, dict):
+        return all(plain(part) for pair in value.items() for part in pair)
+    if isinstance(value, (list, tuple)):
+        return all(plain(part) for part in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+# %% exercise: 07.plain  mutant: believes_its_class  killed_by: asks_nothing
+def plain(value):
+    kind = value.__class__
+    if kind is dict:
+        return all(plain(part) for pair in value.items() for part in pair)
+    if kind is list or kind is tuple:
+        return all(plain(part) for part in value)
+    return kind in (type(None), bool, int, float, str)
+
+# %% exercise: 07.plain  mutant: compares_with_none  killed_by: asks_nothing
+def plain(value):
+    kind = type(value)
+    if kind is dict:
+        return all(plain(part) for pair in value.items() for part in pair)
+    if kind is list or kind is tuple:
+        return all(plain(part) for part in value)
+    return value == None or kind in (bool, int, float, str)
+
+# %% exercise: 07.plain  mutant: shallow  killed_by: looks_into_rows
+def plain(value):
+    return type(value) in (type(None), bool, int, float, str, list, tuple, dict)
+
+# %% exercise: 07.plain  mutant: one_level  killed_by: looks_at_any_depth
+def plain(value):
+    single = (type(None), bool, int, float, str)
+    if type(value) is dict:
+        return all(type(part) in single for pair in value.items() for part in pair)
+    if type(value) in (list, tuple):
+        return all(type(part) in single for part in value)
+    return type(value) in single
+
+# %% exercise: 07.plain  mutant: values_only  killed_by: looks_into_keys
+def plain(value):
+    if type(value) is dict:
+        return all(plain(part) for part in value.values())
+    if type(value) in (list, tuple):
+        return all(plain(part) for part in value)
+    return type(value) in (type(None), bool, int, float, str)
+
+# %% exercise: 07.plain  mutant: any_container  killed_by: refuses_the_rest
+def plain(value):
+    if type(value) is dict:
+        return all(plain(part) for pair in value.items() for part in pair)
+    if type(value) in (list, tuple, set, frozenset):
+        return all(plain(part) for part in value)
+    return type(value) in (type(None), bool, int, float, str, bytes, complex)
+
+# %% exercise: 07.plain  mutant: forgets_bool  killed_by: lets_single_values_pass
+def plain(value):
+    if type(value) is dict:
+        return all(plain(part) for pair in value.items() for part in pair)
+    if type(value) in (list, tuple):
+        return all(plain(part) for part in value)
+    return type(value) in (type(None), int, float, str)
+
 # %% exercise: 07.centered  mutant: not_stretched  killed_by: perfect_is_one
 def centered(accuracy, chance):
     return accuracy - chance

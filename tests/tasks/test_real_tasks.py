@@ -165,7 +165,9 @@ def test_a_humaneval_program_runs_the_answer_against_the_tests():
     body = "def half(x):\n    return floor(x / 2)"  # without the import: it is taken from the prompt
     fenced = f"Sure:\n```python\n{body}\n```\nDone."
     for answer, exit_code in ((body, 0), (fenced, 0), (body.replace("2", "3"), 1), ("no", 1)):
-        program = task.program(item, answer)
+        parts = task.submission(item, answer)
+        assert parts["functions"] == ["half"]
+        program = "\n".join(parts[part] for part in ("setup", "answer", "tests"))
         run = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, check=False)
         assert run.returncode == exit_code
 

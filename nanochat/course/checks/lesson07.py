@@ -35,6 +35,15 @@ def reference_extract_answer(text: str) -> str | None:
     return found[0].replace(",", "") if found else None
 
 
+def reference_plain(value) -> bool:
+    """Whether the value is None, a bool, int, float or str, or a list, tuple or dict of such, in exact types."""
+    if type(value) is dict:
+        return all(reference_plain(part) for pair in value.items() for part in pair)
+    if type(value) in (list, tuple):
+        return all(reference_plain(part) for part in value)
+    return type(value) in (type(None), bool, int, float, str)
+
+
 def _short(value) -> str:
     text = repr(value)
     return text if len(text) <= 100 else text[:99] + "…"
@@ -266,6 +275,75 @@ def says_none_without_a_number(extract_answer):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# 07.plain
+
+
+class Liar:
+    """Equal to everything, and an int if one asks it."""
+
+    @property
+    def __class__(self):
+        return int
+
+    def __eq__(self, other):
+        return True
+
+    __hash__ = object.__hash__
+
+    def __repr__(self):
+        return "an object that is equal to everything and says that it is an int"
+
+
+def _subclass(kind: type):
+    return type("My" + kind.__name__, (kind,), {"__repr__": lambda self: f"an object of a subclass of {kind.__name__}"})()
+
+
+def _check_plain(plain, wanted: bool, *values):
+    for value in values:
+        got = plain(value)
+        assert got is wanted, f"plain of {_short(value)} is {got!r}, should be {wanted}"
+
+
+def lets_single_values_pass(plain):
+    "None, bools, ints, floats and strings"
+    _check_plain(plain, True, None, True, False, 0, -7, 10**40, 1.5, float("nan"), "", "a word")
+
+
+def looks_into_rows(plain):
+    "lists, tuples and dicts are as plain as what they hold"
+    _check_plain(plain, True, [], (), {}, [1, "a", None], (1, 2.5), {"a": 1})
+    _check_plain(plain, False, [print], (1, object()), {"a": len})
+
+
+def looks_at_any_depth(plain):
+    "lists in tuples in dicts, and so on"
+    _check_plain(plain, True, {"a": [1, (2.5, None)]}, [[[[[[0]]]]]], ({1: {2: {3: []}}},))
+    _check_plain(plain, False, {"a": [1, (2.5, print)]}, [[[[[[len]]]]]], ({1: {2: {3: [object()]}}},))
+
+
+def looks_into_keys(plain):
+    "a dict's keys count, too"
+    _check_plain(plain, True, {(1, ("a", None)): 2})
+    _check_plain(plain, False, {len: 1}, {(1, (2, len)): 1})
+
+
+def refuses_the_rest(plain):
+    "objects, functions, classes, generators; sets, bytes and complex numbers are not on the list"
+    _check_plain(plain, False, object(), len, int, math, (i for i in "ab"), range(3), {1, 2}, frozenset(), b"a", 1j, ...)
+
+
+def knows_subclasses(plain):
+    "an object of a subclass of int, float, str, list, tuple or dict"
+    for kind in (int, float, str, list, tuple, dict):
+        _check_plain(plain, False, _subclass(kind), [_subclass(kind)])
+
+
+def asks_nothing(plain):
+    "an object that says it is an int, and equal to whatever one likes"
+    _check_plain(plain, False, Liar(), [1, Liar()])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # 07.centered
 
 
@@ -358,6 +436,8 @@ CASES = {
                           returns_places_not_ids, chooses_in_random_batches],
     "07.extract_answer": [finds_the_marked_number, uses_the_last_mark, drops_commas, drops_a_final_period,
                           keeps_decimals_and_signs, takes_the_last_number_without_a_mark, says_none_without_a_number],
+    "07.plain": [lets_single_values_pass, looks_into_rows, looks_at_any_depth, looks_into_keys, refuses_the_rest,
+                 knows_subclasses, asks_nothing],
     "07.centered": [guessing_is_zero, perfect_is_one, worse_is_negative, is_a_straight_line],
     "07.preference_loss": [gives_both_examples, wants_the_chosen_higher, takes_the_mean, stays_finite,
                            pulls_less_when_sure, equals_random_comparisons],
