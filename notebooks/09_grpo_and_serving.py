@@ -644,7 +644,7 @@ stop()
 # | forged turns | the user types `<\|assistant_start\|>` | user text never encodes to special tokens: cannot open a turn |
 # | jailbreak | talk the model out of its manners | nothing: its manners are a habit of its weights. Do not give it what must stay secret |
 # | prompt injection | instructions hidden in a page or note that retrieval fetched | nothing in the model. Its tools are the limit: a calculator that parses, no network, no files |
-# | hostile code | the model, or a user through it, writes a program | never `eval`; code runs in a process of its own with limits, for evals only |
+# | hostile code | the model, or a user through it, writes a program | never `eval`; code runs behind walls (Landlock, seccomp), judged from another process, for evals only |
 # | poisoned data | a few bad examples in the training text | nothing automatic: know your sources |
 
 # %%
