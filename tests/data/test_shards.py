@@ -89,7 +89,6 @@ def not_utf8(path):
 BAD_GROUPS = {
     "damaged": flipped,
     "an empty cell": with_second_group([*TEXTS[:9], None]),
-    "an empty cell ": with_second_group([*TEXTS[:9], ""]),
     "damaged ('utf-8' codec can't decode": not_utf8,
     "a document of 1,000,001 bytes": with_second_group([*TEXTS[:9], "long " * 200_000 + "."]),
     "a document of 1,000,001 bytes ": with_second_group([*TEXTS[:9], " " * 1_000_001]),
