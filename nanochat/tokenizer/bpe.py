@@ -72,6 +72,8 @@ def merge(ids: list[int], pair: Pair, new: int) -> list[int]:
     [4, 1]
     """
     first, second = pair
+    if first not in ids:  # most words; the search runs in C
+        return list(ids)
     merged = []
     i, last = 0, len(ids) - 1
     while i <= last:
@@ -138,7 +140,7 @@ class BasicTokenizer:
             if not counts:
                 raise ValueError(f"the text yields no more than {new} tokens, {vocab_size} were asked for")
             pair = most_frequent(counts)
-            words = [(merge(ids, pair, new), count) for ids, count in words]
+            words = [(merge(ids, pair, new), count) for ids, count in words if len(ids) > 1]
             self.merges[pair] = new
             self.vocab[new] = self.vocab[pair[0]] + self.vocab[pair[1]]
             if verbose:

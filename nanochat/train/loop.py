@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 
 from nanochat.data import Loader
+from nanochat.data.shards import agree
 from nanochat.model import GPT
 from nanochat.model.sight import choose_path
 from nanochat.runtime import Run, UserError, World, core_seconds, pick_dtype, say
@@ -54,6 +55,8 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
         if world.rank < len(state["rng"]):
             checkpoint.restore_random_state(state["rng"][world.rank])
         say(f"{name}: resuming at step {start} of {schedule.steps}")
+    if loader.shards is not None:
+        agree(world.gather(loader.shards.listing))         # names the file; the digest in `same` could only differ
     world.agree({**belongs, **loader.same, "first step": start})
     prepare(model, machine, world, state.get("dtype"))
     optimizer = MuonAdamW(model, config.optim, world)
