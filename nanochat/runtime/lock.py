@@ -24,7 +24,7 @@ def locked(folder: Path):
                 advice = "it has ended, but a child of it still holds the lock: end that one"
             raise UserError(f"{folder} is in use by {holder or 'another process'}; {advice}") from None
         if holder:                             # whoever ends by itself wipes its name
-            say(f"{folder}: {holder} was killed here; going on from what it left")
+            say(f"{folder.name}: {holder} was killed here; going on from what it left")
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
