@@ -60,4 +60,4 @@ def logarithmic(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set(title=title, xlabel=x, ylabel=y, xscale="log", yscale="log")
     axes.grid(alpha=0.3)
     if axes.lines:
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="center right")
