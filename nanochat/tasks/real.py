@@ -5,7 +5,7 @@ evaluation of "the first 100 items" should be a sample). `start` and `stop` cut 
 """
 
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import ClassVar
 
 import numpy as np
@@ -94,8 +94,20 @@ class ARC(MultipleChoice, HubTask):
         return choice_item(row["question"], row["choices"]["text"], row["choices"]["label"], row["answerKey"])
 
 
+def plain_number(text: str) -> str:
+    """A number without commas and closing zeros ("1,036.50" -> "1036.5"); what is no number stays as it is."""
+    try:
+        number = Decimal(text.replace(",", ""))
+    except InvalidOperation:
+        return text
+    return f"{number.normalize():f}" if number.is_finite() else text
+
+
 class GSM8K(HubTask):
-    """Word problems from grade school (Cobbe et al. 2021, arXiv:2110.14168); the notes <<3*4=12>> become tool calls."""
+    """Word problems from grade school (Cobbe et al. 2021, arXiv:2110.14168); the notes <<3*4=12>> become tool calls.
+
+    Their results are written as the calculator writes them, "36" for "36.00": in use the model reads its output.
+    """
 
     name = "gsm8k"
     eval_type = "generative"
@@ -104,8 +116,11 @@ class GSM8K(HubTask):
     splits: ClassVar = {"train": "train", "test": "test"}
 
     def item(self, row: dict) -> dict:
-        return {"messages": [{"role": "user", "content": row["question"]},
-                             {"role": "assistant", "content": split_calls(row["answer"])}]}
+        answer = split_calls(row["answer"])
+        for part in answer if isinstance(answer, list) else []:
+            if part["type"] == "python_output":
+                part["text"] = plain_number(part["text"])
+        return {"messages": [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": answer}]}
 
     def check(self, item: dict, completion) -> bool:
         wanted = final_number(whole_text(item["messages"][-1]["content"]))

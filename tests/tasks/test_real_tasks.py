@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat.runtime import UserError
+from nanochat.sandbox import calculate
 from nanochat.tasks import load_task, parts_of, spelling, split_calls, task_names
-from nanochat.tasks.real import final_number, first_code_block, last_number
+from nanochat.tasks.real import final_number, first_code_block, last_number, plain_number
 
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
 WORDS = ["".join(string.ascii_lowercase[i // 26 ** k % 26] for k in range(4)) for i in range(12_000)]
@@ -85,6 +86,13 @@ def test_arc_keeps_the_labels_of_the_data():
     task = load_task("arc-easy", "test")
     found = {item["messages"][1]["content"]: task.letters(item) for item in task}
     assert found == {"B": ["A", "B", "C"], "2": ["1", "2"]}
+
+
+@pytest.mark.parametrize("expression", ["10*2.00", "5*2.50", "30*.10", "1,000+36.50", "7/2", "100*10", "3-3", "2-5", ".5*.5"])
+def test_gsm8k_notes_hold_what_the_calculator_writes(expression):
+    wanted = calculate(expression)
+    assert {plain_number(f"{float(wanted):.2f}"), plain_number(f"{float(wanted):,.3f}"), plain_number(wanted)} == {wanted}
+    assert plain_number("nothing") == "nothing" and plain_number("inf") == "inf"
 
 
 def test_gsm8k_notes_become_tool_calls_and_the_number_after_the_hashes_decides():
