@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nanochat.model import GPT, GPTConfig
+from nanochat.model.loss import fits, head_loss
 from nanochat.runtime import World
 from nanochat.train.config import OptimConfig
 from nanochat.train.optim import MuonAdamW
@@ -91,13 +92,15 @@ def memory(
     weights, state, update = _fixed(config, optim, ranks, dtype)
     one, two = _kept(config, 1, dtype), _kept(config, 2, dtype)
     activations = (two - one) * (COMPILED["activations"] if compiled else 1)
-    if compiled:
-        logits = COMPILED[dtype] * config.sequence_len * config.vocab_size
+    if not fits(rows * config.sequence_len, config.vocab_size):
+        logits = _chunked(config, rows, dtype)
+    elif compiled:
+        logits = rows * COMPILED[dtype] * config.sequence_len * config.vocab_size
     else:
-        logits = _head(config, 2, dtype) - _head(config, 1, dtype)
+        logits = rows * (_head(config, 2, dtype) - _head(config, 1, dtype))
     copies = 2 * one - two  # what does not grow with rows: weights cast to `dtype`
     return Memory(weights=weights, gradients=weights, optimizer=state, activations=int(copies + rows * activations),
-                  logits=int(rows * logits), update=update, accumulates=micro_batches > 1)  # fmt: skip
+                  logits=logits, update=update, accumulates=micro_batches > 1)  # fmt: skip
 
 
 def size(tensors) -> int:
@@ -149,6 +152,19 @@ def _head(config: GPTConfig, rows: int, dtype: torch.dtype) -> int:
         with Allocations() as seen:
             model(idx, idx, reduction="sum").backward()
         return seen.peak - _kept(shallow, rows, dtype)
+
+
+@lru_cache(maxsize=64)
+def _chunked(config: GPTConfig, rows: int, dtype: torch.dtype) -> int:
+    """The same where the loss is taken in chunks; compiled or not: one chunk is small beside the activations."""
+    N, shape = rows * config.sequence_len, (config.vocab_rows, config.n_embd)
+    with FakeTensorMode():
+        x = torch.empty(N, config.n_embd, dtype=dtype, requires_grad=True)  # (N, C)
+        weight = torch.empty(shape, requires_grad=True)  # (V, C)
+        targets = torch.zeros(N, dtype=torch.long)
+        with Allocations() as seen:
+            head_loss(x, weight[: config.vocab_size], targets, config.softcap, reduction="sum").backward()
+        return seen.peak
 
 
 def _model_and_rows(config: GPTConfig, rows: int, dtype: torch.dtype) -> tuple[GPT, torch.Tensor]:

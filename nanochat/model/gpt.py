@@ -17,10 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nanochat.model import fp8
 from nanochat.model.attention import rope_tables
 from nanochat.model.block import Block, Pass
 from nanochat.model.config import GPTConfig
 from nanochat.model.init import initial
+from nanochat.model.loss import fits, head_loss
 from nanochat.model.precision import Linear, rms_norm, softcap
 from nanochat.model.sight import Sight
 from nanochat.model.smear import Smear
@@ -62,6 +64,16 @@ class GPT(nn.Module):
         """Fill the weights as nanochat.model.init says: the values depend on the config and the seed alone."""
         for name, weight in self.named_parameters():
             weight.copy_(initial(name, weight.shape, self.config, seed))
+        return self
+
+    def use_fp8(self, least: float = fp8.PAYS) -> "GPT":
+        """
+        Train the blocks' larger matrices in fp8 (`fp8.pays`). Embeddings are not multiplied; the head stays as it is,
+        for its errors go straight into the logits and nothing was gained by it where it was tried.
+        """
+        for module in self.blocks.modules():
+            if isinstance(module, Linear):
+                module.fp8 = fp8.pays(*module.weight.shape, least)
         return self
 
     def hidden(self, idx: Tensor, cache=None) -> Tensor:
@@ -115,10 +127,15 @@ class GPT(nn.Module):
         idx (B, T) -> logits (B, T, V), fp32; with targets (B, T), -1 = not counted, the cross-entropy in nats: its
         mean over the counted targets, their sum, or with reduction "none" each position's, (B, T), 0 where not counted.
         """
-        logits = self.head(self.hidden(idx, cache))
+        x = self.hidden(idx, cache)
         if targets is None:
-            return logits
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction=reduction)
+            return self.head(x)
+        c = self.config
+        if fits(targets.numel(), c.vocab_size):
+            loss = F.cross_entropy(self.head(x).flatten(0, 1), targets.flatten(), ignore_index=-1, reduction=reduction)
+        else:
+            weight = self.lm_head.weight[: c.vocab_size]  # (V, C)
+            loss = head_loss(x.flatten(0, 1), weight, targets.flatten(), c.softcap, reduction)
         return loss.view(targets.shape) if reduction == "none" else loss
 
     def num_params(self) -> int:

@@ -19,6 +19,7 @@ class MachineConfig(Config):
     dtype: str = "auto"
     nproc: int = Field(1, gt=0)       # processes, one a GPU; more than one go through torchrun
     threads: int | None = None        # CPU threads a process; None: torch decides
+    fp8: bool = False                 # train the large matrices in float8, see nanochat.model.fp8
 
 
 class DataConfig(Config):

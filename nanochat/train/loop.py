@@ -19,7 +19,7 @@ import torch
 
 from nanochat.data import Loader
 from nanochat.data.shards import agree
-from nanochat.model import GPT
+from nanochat.model import GPT, fp8
 from nanochat.model.sight import choose_path
 from nanochat.runtime import Run, UserError, World, core_seconds, pick_dtype, say
 from nanochat.tokenizer import Tokenizer
@@ -135,6 +135,9 @@ def prepare(model: GPT, machine: MachineConfig, world: World, dtype: str | None 
     model.to(world.device)
     # all ranks take rank 0's choice: a probe may come out differently on each
     model.compute_dtype = pick_dtype(world.device, dtype or world.gather(str(pick_dtype(world.device, machine.dtype)).removeprefix("torch."))[0])
+    if machine.fp8:
+        fp8.check(world.device)
+        model.use_fp8()
     model.attention_path = choose_path(world.device, model.compute_dtype, model.config)
     model.train()
 

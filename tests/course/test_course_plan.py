@@ -14,7 +14,7 @@ from nanochat.course.hardware import GPUS
 from nanochat.course.memory import memory
 from nanochat.course.plan import Plan, duration, plan
 from nanochat.course.plan_table import table, warnings
-from nanochat.model import GPT, GPTConfig
+from nanochat.model import GPT, GPTConfig, loss
 from nanochat.runtime import World
 from nanochat.train import scaling
 from nanochat.train.config import OptimConfig
@@ -157,6 +157,14 @@ def test_the_peak_of_a_real_step_within_15_percent(config, rows, micro_batches, 
     measured = peak + size(model.parameters()) + size(optimizer.state_tensors().values())
     needed = memory(config, OptimConfig(), rows=rows, micro_batches=micro_batches, dtype=dtype)
     assert needed.peak == pytest.approx(measured, rel=0.15)
+
+
+def test_the_peak_of_a_step_whose_loss_is_taken_in_chunks(monkeypatch):
+    monkeypatch.setattr(loss, "LOGITS", 128 * 3000)  # of 1,024 rows
+    config = GPTConfig.from_depth(2, 3000, 64, n_embd=64, head_dim=32)
+    test_the_peak_of_a_real_step_within_15_percent(config, 16, 1, torch.float32)
+    chunked = memory(config, OptimConfig(), rows=16).logits
+    assert chunked < 1024 * 3000 * 4, "less than the logits of all rows alone"
 
 
 def test_a_batch_that_does_not_fit_is_said_and_the_largest_that_does_is_proposed(d20):
