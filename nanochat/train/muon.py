@@ -1,9 +1,9 @@
 """
-Muon's rule on a stack of matrices (K, m, n), one plain function for each of its parts; `nanochat.train.optim` joins them.
+Muon's rule on a stack of matrices (K, m, n), a plain function for each of its parts; `nanochat.train.optim` joins them.
 
 The gradient's running mean is replaced by the nearest matrix whose singular values are all 1, so that a step moves all
-directions alike, the rare ones too. `newton_schulz` is that of the first Muon. The speedrun's recipe adds what was found
-later: rows made equal before, a better iteration, and after it equal norms and a variance per row or column.
+directions alike, the rare ones too. `newton_schulz` is how the first Muon did it. The speedrun's recipe adds what was
+found later: rows made equal before, a better iteration, and after it equal norms and a variance per row or column.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # maximises the slope at zero; singular values end in about [0.7, 1.2]
-POLAR_EXPRESS = (  # each is best for what the one before leaves; from 0.001 up to 1, singular values end in [0.85, 1.15]
+POLAR_EXPRESS = (  # each is best for what the one before leaves; singular values from 0.001 up end in [0.85, 1.15]
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
     (4.042929935166739, -2.808917465908714, 0.5000178451051316),
     (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
@@ -68,9 +68,9 @@ def mean_square(x: Tensor) -> Tensor:
 
 def equal_variance(x: Tensor, second_moment: Tensor, beta: float) -> Tensor:
     """
-    Rows (or columns) divided by the root of their running mean square, the matrix's norm kept. (Li et al. 2025, NorMuon)
+    Rows (or columns) over the root of their running mean square, the matrix's norm kept. (NorMuon, Li et al. 2025)
 
-    The rows of a tall matrix with orthonormal columns are not of one norm: some neurons would move far more than others.
+    The rows of a tall matrix with orthonormal columns differ in norm: some neurons would move far more than others.
     `second_moment`, shaped as `mean_square` gives it, is updated in place.
     """
     now = mean_square(x)

@@ -4,8 +4,8 @@ they can be plotted anywhere.
 
     for step in range(steps):
         ...
-        optimizer.step(lr_scale=lr_scale(step, steps, warmup=20, flat=0.4, final=0.02),
-                       momentum=momentum(step, steps, config.optim, config.schedule), decay_scale=decay_scale(step, steps))
+        optimizer.step(lr_scale(step, steps, warmup=20, flat=0.4, final=0.02),
+                       momentum(step, steps, config.optim, config.schedule), decay_scale(step, steps))
 """
 
 import math
