@@ -253,7 +253,8 @@ def optimize(optimizer: MuonAdamW, step: int, steps: int, config: GRPOConfig) ->
             p.grad = torch.zeros_like(p)
     s = config.schedule
     scale = s.scale * lr_scale(step, steps, s.warmup, s.flat, s.final)
-    norm = optimizer.step(scale, momentum(step, steps, config.optim, s), decay_scale(step, steps))
+    norm = optimizer.step(lr_scale=scale, momentum=momentum(step, steps, config.optim, s),
+                          decay_scale=decay_scale(step, steps))
     optimizer.zero_grad()
     return norm
 

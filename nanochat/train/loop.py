@@ -89,9 +89,9 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
                 grad_norm = math.nan                       # a loss that is not finite: no update, on no rank
                 if math.isfinite(loss):
                     scale = lr_scale(step, schedule.steps, schedule.warmup, schedule.flat, schedule.final)
-                    grad_norm = optimizer.step(schedule.scale * scale,
-                                               momentum(step, schedule.steps, config.optim, schedule),
-                                               decay_scale(step, schedule.steps))
+                    grad_norm = optimizer.step(lr_scale=schedule.scale * scale,
+                                               momentum=momentum(step, schedule.steps, config.optim, schedule),
+                                               decay_scale=decay_scale(step, schedule.steps))
                 optimizer.zero_grad()
             done = step + 1
             watch(done, loss, grad_norm, loader.keys)
