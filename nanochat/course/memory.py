@@ -125,7 +125,7 @@ def _fixed(config: GPTConfig, optim: OptimConfig, ranks: int, dtype: torch.dtype
             for group in optimizer.groups:
                 group.reduce()
             for group in optimizer.groups:
-                group.update(lr_scale=1.0, momentum=None, count=0)
+                group.update(lr_scale=1.0, momentum=None, decay_scale=1.0, count=0)
             for group in optimizer.groups:
                 group.finish()
         return weights, state, seen.peak

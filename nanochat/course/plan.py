@@ -170,7 +170,7 @@ class Plan:
         adamw = scaling.width_factor(c.n_embd) if o.scale_by_width else 1
         has = {
             "width": c.n_embd, "heads": c.n_head, "tokens": self.stages[0].tokens, "steps": s.pretrain.schedule.steps,
-            "batch": s.pretrain.rows * c.sequence_len, "matrix rate": o.matrix_lr, "matrix decay": 0,
+            "batch": s.pretrain.rows * c.sequence_len, "matrix rate": o.matrix_lr, "matrix decay": o.matrix_decay,
             "embedding rate": o.embedding_lr * adamw, "head rate": o.unembedding_lr * adamw,
         }  # fmt: skip
         return [(rule, has[rule.name]) for rule in rules]

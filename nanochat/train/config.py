@@ -43,7 +43,10 @@ class ModelConfig(Config):
 
 
 class OptimConfig(Config):
-    """Muon on the block matrices, AdamW on embedding, head and the speedrun's scalars (defaults: nanochat v0)."""
+    """Muon on the block matrices, AdamW on embedding, head and the speedrun's scalars (defaults: nanochat v0).
+
+    Muon's parts are functions of `nanochat.train.muon`; the defaults are the first Muon, the gpt2 scale takes them all.
+    """
 
     matrix_lr: float = 0.02
     embedding_lr: float = 0.2
@@ -53,6 +56,12 @@ class OptimConfig(Config):
     momentum: float = 0.95
     momentum_start: float = 0.95      # ramps to `momentum` over `momentum_warmup` steps
     momentum_warmup: int = 0
+    momentum_final: float | None = None     # `momentum` falls to it as the learning rate falls; None: it stays
+    orthogonal: Literal["newton_schulz", "polar_express"] = "newton_schulz"
+    muoneq: bool = False              # rows of equal norm before
+    muon_plus: bool = False           # the norm of an orthogonal matrix after
+    normuon_beta: float | None = None       # rows or columns of equal variance, a mean over 1 / (1 - beta) steps
+    matrix_decay: float = 0.0         # weight decay, only where the step goes towards zero too; half a cosine to 0
     scalar_lr: float = 0.5            # of the speedrun's x0 scalars; a hundredth of it of its residual scalars
     embedding_betas: tuple[float, float] | None = None      # None: `betas`
     unembedding_betas: tuple[float, float] | None = None

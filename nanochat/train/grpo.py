@@ -26,10 +26,10 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.train import checkpoint
 from nanochat.train.chat_stage import mixture
 from nanochat.train.config import GRPOConfig, MachineConfig
-from nanochat.train.loop import Clock, Live, flags, momentum, prepare, report
+from nanochat.train.loop import Clock, Live, flags, prepare, report
 from nanochat.train.optim import MuonAdamW
 from nanochat.train.saver import Saver
-from nanochat.train.schedule import lr_scale
+from nanochat.train.schedule import decay_scale, lr_scale, momentum
 from nanochat.train.signals import Stop
 from nanochat.train.stage import Stage, stage_folder
 from nanochat.train.watch import Watch
@@ -253,7 +253,8 @@ def optimize(optimizer: MuonAdamW, step: int, steps: int, config: GRPOConfig) ->
             p.grad = torch.zeros_like(p)
     s = config.schedule
     scale = s.scale * lr_scale(step, steps, s.warmup, s.flat, s.final)
-    norm = optimizer.step(lr_scale=scale, momentum=momentum(step, config))
+    norm = optimizer.step(lr_scale=scale, momentum=momentum(step, steps, config.optim, s),
+                          decay_scale=decay_scale(step, steps))
     optimizer.zero_grad()
     return norm
 

@@ -27,7 +27,7 @@ from nanochat.train import checkpoint
 from nanochat.train.config import MachineConfig, StageConfig
 from nanochat.train.optim import MuonAdamW
 from nanochat.train.saver import Saver
-from nanochat.train.schedule import lr_scale
+from nanochat.train.schedule import decay_scale, lr_scale, momentum
 from nanochat.train.signals import Stop
 from nanochat.train.stage import Stage
 from nanochat.train.watch import Watch
@@ -89,7 +89,9 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
                 grad_norm = math.nan                       # a loss that is not finite: no update, on no rank
                 if math.isfinite(loss):
                     scale = lr_scale(step, schedule.steps, schedule.warmup, schedule.flat, schedule.final)
-                    grad_norm = optimizer.step(lr_scale=schedule.scale * scale, momentum=momentum(step, config))
+                    grad_norm = optimizer.step(lr_scale=schedule.scale * scale,
+                                               momentum=momentum(step, schedule.steps, config.optim, schedule),
+                                               decay_scale=decay_scale(step, schedule.steps))
                 optimizer.zero_grad()
             done = step + 1
             watch(done, loss, grad_norm, loader.keys)
@@ -148,13 +150,6 @@ def compiled(model: GPT):
         say("no C++ compiler found: training without torch.compile, about three times slower (install g++)")
         return model
     return torch.compile(model, dynamic=False)
-
-
-def momentum(step: int, config: StageConfig) -> float:
-    """Muon's momentum: a linear ramp from `momentum_start` over the first `momentum_warmup` steps."""
-    o = config.optim
-    done = min(step / o.momentum_warmup, 1.0) if o.momentum_warmup else 1.0
-    return o.momentum_start + (o.momentum - o.momentum_start) * done
 
 
 def report(run: Run, name: str, row: dict, steps: int, world: World, live: Live | None) -> None:

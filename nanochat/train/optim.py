@@ -20,26 +20,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from nanochat.runtime import UserError
-
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # maximises the slope at zero; singular values end in about [0.7, 1.2]
-
-
-def newton_schulz(g: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
-    """
-    Replace every matrix U S V^T of a stack by about U V^T: all singular values become about 1. (Jordan 2024, Muon)
-
-    The quintic a x + b x^3 + c x^5 pushes singular values towards 1; applied to the matrix itself it needs only matrix
-    products. g (K, m, n) -> (K, m, n) in `dtype`, which is the precision of the products; bf16 is enough.
-    """
-    a, b, c = NEWTON_SCHULZ
-    x = (g / (g.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
-    tall = x.size(-2) > x.size(-1)
-    if tall:  # the Gram matrix of the short side is the small one
-        x = x.mT
-    for _ in range(steps):
-        gram = torch.bmm(x, x.mT)
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+from nanochat.train import muon
 
 
 class Group:
@@ -99,10 +80,12 @@ class Matrices(Group):
 
     def __init__(self, names, params, config, world, dtype):
         super().__init__(names, params, len(params), world)
-        self.lr, self.default_momentum = config.matrix_lr, config.momentum
         m, n = params[0].shape
-        self.dtype, self.scale = dtype, math.sqrt(max(1.0, m / n))
+        self.config, self.dtype, self.scale = config, dtype, math.sqrt(max(1.0, m / n))
         self.momentum = params[0].new_zeros(self.hi - self.lo, m, n, dtype=torch.float32)
+        self.moments = {"momentum": self.momentum}
+        if config.normuon_beta is not None:
+            self.moments["second_moment"] = muon.mean_square(self.momentum)  # zeros, (K, m, 1) or (K, 1, n)
 
     def stack(self, tensors, lo=0, hi=None):
         own = tensors[lo:hi]
@@ -111,23 +94,33 @@ class Matrices(Group):
     def take(self, full):
         torch._foreach_copy_([p.data for p in self.params], list(full[: len(self.params)].unbind(0)))
 
-    def rule(self, lr_scale, momentum, count):
-        momentum = self.default_momentum if momentum is None else momentum
+    def rule(self, lr_scale, momentum, decay_scale, count):
+        config = self.config
+        momentum = config.momentum if momentum is None else momentum
         own = [p.data for p in self.params[self.lo : self.hi]]
         self.momentum.lerp_(self.grad, 1 - momentum)
-        nesterov = torch.lerp(self.grad, self.momentum, momentum)
-        direction = newton_schulz(nesterov, dtype=self.dtype).to(own[0].dtype)
-        torch._foreach_add_(own, list(direction.unbind(0)), alpha=-self.lr * lr_scale * self.scale)
+        x = torch.lerp(self.grad, self.momentum, momentum)  # Nesterov: (K, m, n)
+        if config.muoneq:
+            x = muon.equal_rows(x)
+        orthogonal = muon.polar_express if config.orthogonal == "polar_express" else muon.newton_schulz
+        x = orthogonal(x, dtype=self.dtype).to(own[0].dtype)
+        if config.muon_plus:
+            x = muon.full_norm(x)
+        if config.normuon_beta is not None:
+            x = muon.equal_variance(x, self.moments["second_moment"], config.normuon_beta)
+        if decay := config.matrix_decay * decay_scale:
+            x = x.add(muon.cautious(x, torch.stack(own)), alpha=decay)
+        torch._foreach_add_(own, list(x.unbind(0)), alpha=-config.matrix_lr * lr_scale * self.scale)
 
     def state(self):
-        return {f"{name}/momentum": m for name, m in zip(self.names[self.lo : self.hi], self.momentum, strict=True)}
+        own = self.names[self.lo : self.hi]
+        return {f"{name}/{key}": t for key, stack in self.moments.items() for name, t in zip(own, stack, strict=True)}
 
     def load(self, tensors):
-        for name, momentum in zip(self.names[self.lo : self.hi], self.momentum, strict=True):
-            key = f"{name}/momentum"
-            if key not in tensors or tensors[key].shape != momentum.shape:
+        for key, own in self.state().items():
+            if key not in tensors or tensors[key].shape != own.shape:
                 raise UserError(f"optimizer state: {key} is missing or has another shape; is it another model's?")
-            momentum.copy_(tensors[key])
+            own.copy_(tensors[key])
 
 
 class Rows(Group):
@@ -146,7 +139,7 @@ class Rows(Group):
     def take(self, full):
         self.params[0].data.copy_(full[: self.params[0].size(0)])
 
-    def rule(self, lr_scale, momentum, count):
+    def rule(self, lr_scale, momentum, decay_scale, count):
         own = self.params[0].data[self.lo : self.hi]
         beta1, beta2 = self.betas
         adamw(
@@ -206,7 +199,7 @@ def adamw_rule(name: str, config, n_embd: int) -> tuple[float, tuple[float, floa
 
 
 class MuonAdamW:
-    """Muon and AdamW over one model; Muon without weight decay. `config` is an OptimConfig, `world` has rank and size."""
+    """Muon and AdamW over one model. `config` is an OptimConfig, `world` has rank and size."""
 
     def __init__(self, model, config, world):
         self.params, self.groups = list(model.parameters()), []
@@ -224,9 +217,10 @@ class MuonAdamW:
             self.groups.append(Matrices(names, [named[n] for n in names], config, world, dtype))
 
     @torch.no_grad()
-    def step(self, lr_scale: float = 1.0, momentum: float | None = None) -> float:
+    def step(self, lr_scale: float = 1.0, momentum: float | None = None, decay_scale: float = 1.0) -> float:
         """
-        Sum gradients over ranks and update the weights on all of them; every rank must call it. Returns the norm of the
+        Sum gradients over ranks and update the weights on all of them; every rank must call it. `lr_scale` multiplies
+        all learning rates, `decay_scale` the matrices' weight decay; `momentum` is Muon's. Returns the norm of the
         summed gradient. Where that is not finite (one bad entry on one rank is enough) nothing is changed on any rank.
         """
         for group in self.groups:
@@ -237,7 +231,7 @@ class MuonAdamW:
         norm = math.sqrt(square) if math.isfinite(square) else math.inf
         if math.isfinite(norm):
             for group in self.groups:
-                group.update(lr_scale=lr_scale, momentum=momentum, count=self.count)
+                group.update(lr_scale=lr_scale, momentum=momentum, decay_scale=decay_scale, count=self.count)
             for group in self.groups:
                 group.finish()
             self.count += 1
@@ -250,7 +244,7 @@ class MuonAdamW:
 
     def state_tensors(self) -> dict[str, Tensor]:
         """
-        This rank's share of the state, ready for safetensors: "<weight>/momentum" for its matrices,
+        This rank's share of the state, ready for safetensors: "<weight>/momentum" (and second_moment) for its matrices,
         "<weight>/exp_avg@rows<a>:<b>" and exp_avg_sq for its rows, and "step", which all ranks have.
         """
         state = {"step": torch.tensor(self.count)}

@@ -1,10 +1,16 @@
 """
-The learning rate's shape over a run, as a plain function of the step; no torch, so that it can be plotted anywhere.
+The shapes of learning rate, momentum and weight decay over a run, as plain functions of the step; no torch, so that
+they can be plotted anywhere.
 
     for step in range(steps):
         ...
-        optimizer.step(lr_scale=lr_scale(step, steps, warmup=20, flat=0.4, final=0.02))
+        optimizer.step(lr_scale(step, steps, warmup=20, flat=0.4, final=0.02),
+                       momentum(step, steps, config.optim, config.schedule), decay_scale(step, steps))
 """
+
+import math
+
+from nanochat.train.config import OptimConfig, ScheduleConfig
 
 
 def lr_scale(step: int, steps: int, warmup: int = 0, flat: float = 0.0, final: float = 0.0) -> float:
@@ -17,7 +23,28 @@ def lr_scale(step: int, steps: int, warmup: int = 0, flat: float = 0.0, final: f
     """
     if step < warmup:
         return (step + 1) / warmup
+    return 1.0 + (final - 1.0) * fallen(step, steps, warmup, flat)
+
+
+def fallen(step: int, steps: int, warmup: int, flat: float) -> float:
+    """How much of the learning rate's fall is done: 0 until its start, then linearly towards 1 at `steps`."""
     start = max(warmup, flat * steps)
-    if step <= start:
-        return 1.0
-    return 1.0 + (final - 1.0) * min(1.0, (step - start) / (steps - start))
+    return 0.0 if step <= start else min(1.0, (step - start) / (steps - start))
+
+
+def momentum(step: int, steps: int, optim: OptimConfig, schedule: ScheduleConfig) -> float:
+    """
+    Muon's momentum: a linear ramp from `momentum_start` over the first `momentum_warmup` steps; then `momentum`, which
+    goes to `momentum_final` (if given) as the learning rate goes to its own.
+    """
+    if step < optim.momentum_warmup:
+        return optim.momentum_start + (optim.momentum - optim.momentum_start) * (step / optim.momentum_warmup)
+    if optim.momentum_final is None:
+        return optim.momentum
+    done = fallen(step, steps, schedule.warmup, schedule.flat)
+    return optim.momentum + (optim.momentum_final - optim.momentum) * done
+
+
+def decay_scale(step: int, steps: int) -> float:
+    """The factor on the matrices' weight decay: half a cosine from 1 at step 0 to 0 at `steps`."""
+    return 0.5 * (1.0 + math.cos(math.pi * step / steps))
