@@ -130,12 +130,8 @@ def improve(run: Run, stage: Stage, config: GRPOConfig, machine: MachineConfig, 
                 saver.start(done, model=model, optim=optimizer.state_tensors(), data=replay.state() if replay else {},
                             state=state)
             if stopping:
-                saver.finish()
-                stop.leave(f"rl: stopped after step {done} of {schedule.steps}; "
-                           f"saved is step {saver.last}, from which the same call goes on")
-    if saver.last != schedule.steps:
-        raise UserError(f"rl: the final checkpoint could not be saved in {stage.folder}; "
-                        "free some space and run the stage again")
+                stop.leave(saver.stopped(done, schedule.steps))
+    saver.require(schedule.steps)
     result = {**before, "reward_last": measure(engine, LAST), "heldout_after": heldout(engine),
               "core_s": state["core_s"], "wall_s": state["wall_s"]}
     if replay:

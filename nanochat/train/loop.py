@@ -21,7 +21,7 @@ from nanochat.data import Loader
 from nanochat.data.shards import agree
 from nanochat.model import GPT, fp8
 from nanochat.model.sight import choose_path
-from nanochat.runtime import Run, UserError, World, core_seconds, pick_dtype, say
+from nanochat.runtime import Run, World, core_seconds, pick_dtype, say
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import checkpoint
 from nanochat.train.config import MachineConfig, StageConfig
@@ -113,12 +113,8 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
                          "core_s": clock.core_s, "wall_s": clock.wall_s, "val_bpb": val_bpb}
                 saver.start(done, model=model, optim=optimizer.state_tensors(), data=loader.state(), state=state)
             if asked:
-                saver.finish()
-                stop.leave(f"{name}: stopped after step {done} of {schedule.steps}; "
-                           f"saved is step {saver.last}, from which the same call goes on")
-    if saver.last != schedule.steps:
-        raise UserError(f"{name}: the final checkpoint could not be saved in {stage.folder}; "
-                        "free some space and run the stage again")
+                stop.leave(saver.stopped(done, schedule.steps))
+    saver.require(schedule.steps)
     average = loss_sum / (1 - 0.9**optimizer.count) if optimizer.count else None
     return {"val_bpb": val_bpb, "loss": average, "core_s": clock.core_s, "wall_s": clock.wall_s,
             "tokens": schedule.steps * config.rows * model.config.sequence_len, "params": model.num_params()}

@@ -99,6 +99,18 @@ class Saver:
         else:
             self.failures, self.last = 0, self._step
 
+    def require(self, step: int) -> None:
+        """Raise UserError unless the checkpoint of `step` is in place."""
+        if self.last != step:
+            raise UserError(f"{self.folder.name}: the final checkpoint could not be saved in {self.folder}; "
+                            "free some space and run the stage again")
+
+    def stopped(self, done: int, steps: int) -> str:
+        """Finish the save in flight; -> what to say of a stage that ends before its time."""
+        self.finish()
+        return (f"{self.folder.name}: stopped after step {done} of {steps}; "
+                f"saved is step {self.last}, from which the same call goes on")
+
     @property
     def _temporary(self) -> Path:
         return self.folder / f".tmp-step_{self._step:06d}"
