@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -135,6 +136,7 @@ def prepare(model: GPT, machine: MachineConfig, world: World, dtype: str | None 
     """Move the model to this rank's device and give it its compute dtype (a resumed stage keeps the one it began with)."""
     if machine.threads:
         torch.set_num_threads(machine.threads)
+    keep_compiled()
     torch.set_float32_matmul_precision("high")
     model.to(world.device)
     # all ranks take rank 0's choice: a probe may come out differently on each
@@ -146,13 +148,21 @@ def prepare(model: GPT, machine: MachineConfig, world: World, dtype: str | None 
     model.train()
 
 
+def keep_compiled() -> None:
+    """Let torch find at the next start what it compiles now: in the user's cache folder, if nothing else is set.
+
+    Torch's own choice, made when it first compiles, is a temporary folder, and stays where the cache cannot be written to.
+    """
+    folder = cache() / "inductor"
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+
+
 def compiled(model: GPT):
-    """
-    The model compiled for static shapes, or the model itself, with one line, where no C++ compiler is at hand. What was
-    compiled is kept for the next start, in TORCHINDUCTOR_CACHE_DIR or the user's cache folder.
-    """
+    """The model compiled for static shapes, or the model itself, with one line, where no C++ compiler is at hand."""
     if next(model.parameters()).device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         say("no C++ compiler found: training without torch.compile, about three times slower (install g++)")
         return model
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "inductor"))      # torch's own place is emptied at a restart
     return torch.compile(model, dynamic=False)

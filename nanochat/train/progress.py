@@ -49,11 +49,12 @@ class Progress:
             if self.live is not None:
                 self.live(row)
         shown = {k: v for k, v in row.items() if k not in ("step", "kind", "grad_norm")}
-        line = f"{self.stage} {step:>5}/{self.steps}  " + "  ".join(f"{k} {readable(v)}" for k, v in shown.items())
-        if logged and ("loss" in row and step * 10 // self.steps != (step - 1) * 10 // self.steps or step == self.steps):
-            say(line)
+        line = "  ".join(f"{k} {readable(v)}" for k, v in shown.items())
+        at = f"{self.stage} {step:>5}/{self.steps}  "
+        if "loss" in row and step * 10 // self.steps != (step - 1) * 10 // self.steps or step == self.steps:
+            say(at + line)
         elif now - self._told >= 1:
-            status(line + self._left(step, now))
+            status(at + self._left(step, now) + line)
             self._told = now
 
     def _left(self, step: int, now: float) -> str:
@@ -62,7 +63,7 @@ class Progress:
         if step == first:
             return ""
         minutes = (now - since) / (step - first) * (self.steps - step) / 60
-        return f"  {minutes // 60:.0f} h {minutes % 60:.0f} min left" if minutes >= 60 else f"  {math.ceil(minutes)} min left"
+        return f"{minutes // 60:.0f} h {minutes % 60:.0f} min left  " if minutes >= 60 else f"{math.ceil(minutes)} min left  "
 
 
 def readable(value: float) -> str:
