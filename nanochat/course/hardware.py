@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from nanochat.course.manifest import Hardware
 from nanochat.runtime import UserError
+from nanochat.runtime.device import PEAK_TFLOPS
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class GPU:
 
 
 GPUS = {
-    "H100": GPU(989, 80, 3.0, {"bf16": 0.49, "fp8": 0.593},
+    "H100": GPU(PEAK_TFLOPS["H100"], 80, 3.0, {"bf16": 0.49, "fp8": 0.593},
                 "fitted on nanochat's d20 launch and two d24 records; holds from d20 up, a d12 was logged at 0.41"),
-    "H200": GPU(989, 141, 3.5, {"bf16": 0.57, "fp8": 0.68}, "a cost model's estimate, no logged run"),
-    "A100": GPU(312, 80, 1.8, {"bf16": 0.66}, "fitted on the one logged run, d20 on 8×A100: not tested"),
-    "B200": GPU(2250, 180, 5.5, {"bf16": 0.4, "fp8": 0.5}, "a guess, no logged run"),
-    "4090": GPU(165, 24, 0.4, {"bf16": 0.4}, "a guess, no logged run"),
+    "H200": GPU(PEAK_TFLOPS["H200"], 141, 3.5, {"bf16": 0.57, "fp8": 0.68}, "a cost model's estimate, no logged run"),
+    "A100": GPU(PEAK_TFLOPS["A100"], 80, 1.8, {"bf16": 0.66}, "fitted on the one logged run, d20 on 8×A100: not tested"),
+    "B200": GPU(PEAK_TFLOPS["B200"], 180, 5.5, {"bf16": 0.4, "fp8": 0.5}, "a guess, no logged run"),
+    "4090": GPU(PEAK_TFLOPS["4090"], 24, 0.4, {"bf16": 0.4}, "a guess, no logged run"),
     "cpu": GPU(0.25, 4, 0.0, {"bf16": 0.3}, "one core: the toy scale's assumption"),
 }  # fmt: skip
 NETWORK = 50e9  # bytes a second and GPU between nodes (400 Gbit/s), not overlapped with computing

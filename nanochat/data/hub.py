@@ -26,6 +26,7 @@ import yaml
 from nanochat.data.archive import unpack
 from nanochat.data.download import download, download_all, locked
 from nanochat.runtime import UserError
+from nanochat.runtime.files import cache
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -126,11 +127,6 @@ def eval_bundle() -> Path:
             if not folder.is_dir():
                 unpack(archive, folder)
     return folder
-
-
-def cache() -> Path:
-    """Where downloads are kept for all runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nanochat"
 
 
 def read_parquet(path: str | Path) -> "Dataset":

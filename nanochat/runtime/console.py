@@ -1,7 +1,11 @@
 """What a program says: one-line messages, one-line user errors, and the clock that a shared machine cannot bend."""
 
 import os
+import shutil
+import sys
 import time
+
+CLEAR = "\r\x1b[K"     # to the beginning of the line, and nothing after it
 
 
 class UserError(Exception):
@@ -15,7 +19,13 @@ class UserError(Exception):
 def say(text: str = "") -> None:
     """Print on rank 0 only, at once (a log file of a killed run must hold the last line)."""
     if int(os.environ.get("RANK", "0")) == 0:
-        print(text, flush=True)
+        print((CLEAR if sys.stdout.isatty() else "") + text, flush=True)
+
+
+def status(text: str) -> None:
+    """Show a line in place of the status before, on a terminal only; what is said next takes its place."""
+    if int(os.environ.get("RANK", "0")) == 0 and sys.stdout.isatty():
+        print(CLEAR + text[: shutil.get_terminal_size().columns - 1], end="", flush=True)
 
 
 def core_seconds() -> float:

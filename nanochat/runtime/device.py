@@ -1,12 +1,15 @@
-"""Which device, and which number format on it. Nothing is assumed: on CPUs bf16 is several times faster than fp32 or many
-times slower, depending on the chip, so a short race decides."""
+"""Which device, how fast and how full it is, and which number format on it. Nothing is assumed of CPUs: bf16 there is several
+times faster than fp32 or many times slower, depending on the chip, so a short race decides."""
 
 import time
 
+import psutil
 import torch
 
 from nanochat.runtime.console import UserError
 
+# Dense TFLOP/s in bf16 of one device, by a part of the name that torch gives it; the first that fits counts.
+PEAK_TFLOPS = {"H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "H200": 989, "A100": 312, "B200": 2250, "4090": 165}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -30,6 +33,19 @@ def pick_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
     if device.type == "cpu":
         return torch.bfloat16 if _bf16_wins() else torch.float32
     return torch.float32
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """FLOP/s in bf16 that the makers of this GPU state; None for a CPU and for one that is not in the table."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return next((1e12 * peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
+
+
+def memory_gb(device: torch.device) -> float:
+    """GB (10⁹ bytes): the most that tensors held on this GPU so far, elsewhere what the process has now."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return psutil.Process().memory_info().rss / 1e9
 
 
 def _bf16_wins() -> bool:

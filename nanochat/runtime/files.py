@@ -8,6 +8,11 @@ from pathlib import Path
 from nanochat.runtime.console import UserError
 
 
+def cache() -> Path:
+    """Where downloads and compiled code are kept for all runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nanochat"
+
+
 def fsync_folder(folder: Path) -> None:
     """Make a rename inside `folder` survive a power cut."""
     fd = os.open(folder, os.O_RDONLY)

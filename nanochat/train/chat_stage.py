@@ -10,7 +10,8 @@ from nanochat.tasks import load_task
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.checkpoint import load_model
 from nanochat.train.config import ChatTrainConfig, MachineConfig, Share
-from nanochat.train.loop import Live, train
+from nanochat.train.loop import train
+from nanochat.train.progress import Live
 from nanochat.train.stage import stage_folder
 
 

@@ -20,6 +20,7 @@ class MachineConfig(Config):
     nproc: int = Field(1, gt=0)       # processes, one a GPU; more than one go through torchrun
     threads: int | None = None        # CPU threads a process; None: torch decides
     fp8: bool = False                 # train the large matrices in float8, see nanochat.model.fp8
+    tracker: Literal["tensorboard", "wandb"] | None = None      # where metrics go beside metrics.jsonl
 
 
 class DataConfig(Config):

@@ -26,8 +26,10 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.train import checkpoint
 from nanochat.train.chat_stage import mixture
 from nanochat.train.config import GRPOConfig, MachineConfig
-from nanochat.train.loop import Clock, Live, flags, prepare, report
+from nanochat.train.garbage import Garbage
+from nanochat.train.loop import flags, prepare
 from nanochat.train.optim import MuonAdamW
+from nanochat.train.progress import Clock, Live, Progress
 from nanochat.train.saver import Saver
 from nanochat.train.schedule import decay_scale, lr_scale, momentum
 from nanochat.train.signals import Stop
@@ -96,7 +98,9 @@ def improve(run: Run, stage: Stage, config: GRPOConfig, machine: MachineConfig, 
     clock = Clock(state.get("core_s", 0.0), state.get("wall_s", 0.0))
     sft_clock = Clock(state.get("sft_core_s", 0.0), 0.0)       # of that, what a step of plain SFT would have cost
     watch = Watch(run, "rl", world)
-    with Stop() as stop, Saver(stage.folder, world, keep=config.keep, belongs=belongs, last=start) as saver:
+    with (Stop() as stop, Garbage() as garbage,
+          Progress(run, "rl", schedule.steps, world, machine.tracker, live) as progress,
+          Saver(stage.folder, world, keep=config.keep, belongs=belongs, last=start) as saver):
         for step in range(start, schedule.steps):
             with clock:
                 asked = prompts_of_step(step, config.prompts, len(items), run.seed)
@@ -119,8 +123,10 @@ def improve(run: Run, stage: Stage, config: GRPOConfig, machine: MachineConfig, 
                 stopping, written = world.sum(torch.stack(flags(stop.asked, saver.written, world))).tolist()
             done = step + 1
             watch(done, loss + replay_loss, grad_norm, [chosen, replay.keys if replay else []])
-            if math.isfinite(grad_norm) and (done % config.log_every == 0 or done == schedule.steps):
-                report(run, "rl", row, schedule.steps, world, live)
+            if math.isfinite(grad_norm):
+                progress(row, logged=done % config.log_every == 0 or done == schedule.steps)
+            if done == start + 1 or done % config.save_every == 0:
+                garbage.collect()
             if written == world.size:
                 saver.finish()
             if done % config.save_every == 0 or done == schedule.steps or stopping:

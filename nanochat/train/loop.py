@@ -5,15 +5,16 @@
 The loss is divided by the number of counted targets of the whole batch, over all ranks and micro-batches, before it is
 differentiated. So neither the number of ranks nor the size of a micro-batch changes the gradient.
 
-Beside the loop: `saver` writes checkpoints in the background, `signals` turns SIGTERM and Ctrl-C into "finish the step,
-save, leave", `watch` tells of steps that are not finite, of spikes and of slow ranks.
+Beside the loop: `feed` prepares batches ahead, `saver` writes checkpoints in the background, `signals` turns SIGTERM and
+Ctrl-C into "finish the step, save, leave", `watch` tells of steps that are not finite, of spikes and of slow ranks,
+`progress` of all others.
 """
 
 import math
 import os
 import shutil
-import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -21,18 +22,20 @@ from nanochat.data import Loader
 from nanochat.data.shards import agree
 from nanochat.model import GPT, fp8
 from nanochat.model.sight import choose_path
-from nanochat.runtime import Run, World, core_seconds, pick_dtype, say
+from nanochat.runtime import Run, World, pick_dtype, say
+from nanochat.runtime.files import cache
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import checkpoint
 from nanochat.train.config import MachineConfig, StageConfig
+from nanochat.train.feed import Feed
+from nanochat.train.garbage import Garbage
 from nanochat.train.optim import MuonAdamW
+from nanochat.train.progress import Clock, Live, Progress, Speed
 from nanochat.train.saver import Saver
 from nanochat.train.schedule import decay_scale, lr_scale, momentum
 from nanochat.train.signals import Stop
 from nanochat.train.stage import Stage
 from nanochat.train.watch import Watch
-
-Live = Callable[[dict], None]      # called with every logged row, e.g. a live plot
 
 
 def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, world: World, model: GPT, tokenizer: Tokenizer,
@@ -72,17 +75,20 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
     rows = loader.rows                                     # this rank's rows of the global batch
     micro = min(config.device_rows or rows, rows)
     val_bpb = state.get("val_bpb")
-    watch = Watch(run, name, world)
-    with Stop() as stop, Saver(stage.folder, world, keep=config.keep, belongs=belongs, last=start) as saver:
+    tokens = config.rows * model.config.sequence_len       # of a step
+    speed, watch = Speed(model, world), Watch(run, name, world)
+    with (Stop() as stop, Garbage() as garbage, Feed(loader, world.device) as feed,
+          Progress(run, name, schedule.steps, world, machine.tracker, live) as progress,
+          Saver(stage.folder, world, keep=config.keep, belongs=belongs, last=start) as saver):
         for step in range(start, schedule.steps):
             with clock:
                 with watch.own_work:
-                    inputs, targets = (torch.from_numpy(a).to(world.device) for a in loader.next())     # (rows, T)
-                counted = int(world.sum((targets >= 0).sum()))
+                    inputs, targets = feed.next()          # (rows, T) each
+                counted = world.sum((targets >= 0).sum()).clamp(min=1)
                 loss = torch.zeros((), device=world.device)
                 with watch.own_work:
                     for i in range(0, rows, micro):
-                        part = forward(inputs[i : i + micro], targets[i : i + micro], reduction="sum") / max(counted, 1)
+                        part = forward(inputs[i : i + micro], targets[i : i + micro], reduction="sum") / counted
                         part.backward()
                         loss += part.detach()
                 loss, asked, written = world.sum(torch.stack((loss, *flags(stop.asked, saver.written, world)))).tolist()
@@ -94,30 +100,31 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
                                                decay_scale=decay_scale(step, schedule.steps))
                 optimizer.zero_grad()
             done = step + 1
-            watch(done, loss, grad_norm, loader.keys)
+            watch(done, loss, grad_norm, feed.keys)
             if math.isfinite(grad_norm):
                 loss_sum = 0.9 * loss_sum + 0.1 * loss
-                if done % config.log_every == 0 or done == schedule.steps:
-                    row = {"step": done, "loss": loss, "loss_average": loss_sum / (1 - 0.9**optimizer.count),
-                           "grad_norm": grad_norm, "tok_per_s": clock.rate(config.rows * model.config.sequence_len),
-                           "core_s": clock.core_s}
-                    report(run, name, row, schedule.steps, world, live)
+                progress({"step": done, "loss": loss, "loss_average": loss_sum / (1 - 0.9**optimizer.count),
+                          "grad_norm": grad_norm, **speed(tokens, clock.step_s), "core_s": clock.core_s},
+                         logged=done % config.log_every == 0 or done == schedule.steps)
+            if done == start + 1 or done % config.eval_every == 0:
+                garbage.collect()
             if done % config.eval_every == 0 or done == schedule.steps:
                 val_bpb = evaluate(model)
-                report(run, name, {"kind": "val", "step": done, "val_bpb": val_bpb}, schedule.steps, world, live)
+                progress({"kind": "val", "step": done, "val_bpb": val_bpb})
             if written == world.size:
                 saver.finish()
             if done % config.save_every == 0 or done == schedule.steps or asked:
                 state = {"schema": checkpoint.SCHEMA, "tokenizer": tokenizer.digest,
                          "dtype": str(model.compute_dtype).removeprefix("torch."), "loss_average": loss_sum,
                          "core_s": clock.core_s, "wall_s": clock.wall_s, "val_bpb": val_bpb}
-                saver.start(done, model=model, optim=optimizer.state_tensors(), data=loader.state(), state=state)
+                saver.start(done, model=model, optim=optimizer.state_tensors(), data=feed.state(), state=state)
             if asked:
                 stop.leave(saver.stopped(done, schedule.steps))
     saver.require(schedule.steps)
     average = loss_sum / (1 - 0.9**optimizer.count) if optimizer.count else None
+    trained = schedule.steps * tokens
     return {"val_bpb": val_bpb, "loss": average, "core_s": clock.core_s, "wall_s": clock.wall_s,
-            "tokens": schedule.steps * config.rows * model.config.sequence_len, "params": model.num_params()}
+            "tokens": trained, "params": model.num_params(), **speed(trained, clock.wall_s)}
 
 
 def flags(asked: int, written: bool, world: World) -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,6 +136,7 @@ def prepare(model: GPT, machine: MachineConfig, world: World, dtype: str | None 
     """Move the model to this rank's device and give it its compute dtype (a resumed stage keeps the one it began with)."""
     if machine.threads:
         torch.set_num_threads(machine.threads)
+    keep_compiled()
     torch.set_float32_matmul_precision("high")
     model.to(world.device)
     # all ranks take rank 0's choice: a probe may come out differently on each
@@ -140,57 +148,21 @@ def prepare(model: GPT, machine: MachineConfig, world: World, dtype: str | None 
     model.train()
 
 
+def keep_compiled() -> None:
+    """Let torch find at the next start what it compiles now: in the user's cache folder, if nothing else is set.
+
+    Torch's own choice, made when it first compiles, is a temporary folder, and stays where the cache cannot be written to.
+    """
+    folder = cache() / "inductor"
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+
+
 def compiled(model: GPT):
     """The model compiled for static shapes, or the model itself, with one line, where no C++ compiler is at hand."""
     if next(model.parameters()).device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         say("no C++ compiler found: training without torch.compile, about three times slower (install g++)")
         return model
     return torch.compile(model, dynamic=False)
-
-
-def report(run: Run, name: str, row: dict, steps: int, world: World, live: Live | None) -> None:
-    """Log a row, pass it to the live plot, and print a line at every tenth of the way."""
-    if not world.main:
-        if os.getppid() == 1:                              # the launcher is gone: do not train on as an orphan
-            raise SystemExit(1)
-        return
-    run.log(name, row)
-    if live is not None:
-        live(row)
-    if "loss" in row and (row["step"] * 10 // steps) != ((row["step"] - 1) * 10 // steps) or row["step"] == steps:
-        shown = {k: v for k, v in row.items() if k not in ("step", "kind", "grad_norm")}
-        say(f"{name} {row['step']:>5}/{steps}  " + "  ".join(f"{k} {v:.4g}" for k, v in shown.items()))
-
-
-class Clock:
-    """Core seconds and wall seconds of the steps. The first step of a process (compilation) counts as an average one."""
-
-    def __init__(self, core_s: float, wall_s: float):
-        self._core, self._wall, self._steps, self._last = core_s, wall_s, 0, 0.0
-        self._own_core = self._own_wall = 0.0
-
-    def __enter__(self):
-        self._t = core_seconds(), time.perf_counter()
-
-    def __exit__(self, *_):
-        core, wall = core_seconds() - self._t[0], time.perf_counter() - self._t[1]
-        self._steps += 1
-        self._last = wall
-        if self._steps > 1:
-            self._own_core += core
-            self._own_wall += wall
-
-    def _with_first(self, seconds: float) -> float:
-        return seconds * self._steps / (self._steps - 1) if self._steps > 1 else 0.0
-
-    @property
-    def core_s(self) -> float:
-        return self._core + self._with_first(self._own_core)
-
-    @property
-    def wall_s(self) -> float:
-        return self._wall + self._with_first(self._own_wall)
-
-    def rate(self, tokens: int) -> float:
-        """Tokens a second over the steps of this process, the first left out."""
-        return tokens * (self._steps - 1) / self._own_wall if self._own_wall else tokens / self._last

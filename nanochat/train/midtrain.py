@@ -3,7 +3,7 @@
 from nanochat.runtime import Run, World
 from nanochat.train.chat_stage import chat_stage
 from nanochat.train.config import ChatTrainConfig, MachineConfig
-from nanochat.train.loop import Live
+from nanochat.train.progress import Live
 
 
 def midtrain(run: Run, config: ChatTrainConfig, machine: MachineConfig, world: World, live: Live | None = None) -> dict:

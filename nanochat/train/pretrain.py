@@ -9,7 +9,8 @@ from nanochat.model import GPT, GPTConfig
 from nanochat.runtime import Run, World
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.config import MachineConfig, PretrainConfig
-from nanochat.train.loop import Live, train
+from nanochat.train.loop import train
+from nanochat.train.progress import Live
 from nanochat.train.stage import stage_folder
 
 
