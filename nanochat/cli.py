@@ -7,6 +7,7 @@ nanochat --help                   everything else
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,16 @@ OwnRunOption = Annotated[
 ]
 SeedOption = Annotated[
     int, typer.Option("--seed", min=0, help="Changes the toy world, the order of data and the initial weights.")
+]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option("--nproc", min=1, help="Processes of a node, one a GPU; by default as many as the scale says."),
+]
+NodesOption = Annotated[
+    int, typer.Option("--nnodes", min=1, help="Nodes with one shared run folder; the others say `nanochat join`.")
+]
+RendezvousOption = Annotated[
+    str, typer.Option("--rdzv-endpoint", metavar="HOST:PORT", help="A free port of the first node.")
 ]
 StageOption = Annotated[str | None, typer.Option("--stage", help="base, mid, sft or rl; by default the newest.")]
 
@@ -58,6 +69,15 @@ def run(
             "(the same as NANOCHAT_SANDBOX=strict).",
         ),
     ] = "",
+    nproc: ProcessesOption = None,
+    nodes: NodesOption = 1,
+    rendezvous: RendezvousOption = "",
+    fp8: Annotated[
+        bool | None, typer.Option("--fp8/--no-fp8", help="Train in fp8 or not; by default as the scale says.")
+    ] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Every cell with the scale's settings, the stages on a stand-in.")
+    ] = False,
 ):
     """Execute the lessons of a scale with papermill; what is up to date is skipped."""
     from nanochat.course.report import report
@@ -68,18 +88,38 @@ def run(
 
         os.environ["NANOCHAT_SANDBOX"] = sandbox         # the lessons' kernels inherit it
         check_sandbox()
+    machine = {"nproc": nproc, "nodes": nodes if nodes > 1 else None, "rendezvous": rendezvous or None, "fp8": fp8}
+    machine = {setting: value for setting, value in machine.items() if value is not None}
+    if dry:
+        name = name or tempfile.mkdtemp(prefix=f"nanochat-dry-{scale}-")
+        say(f"dry run in {name}")
     try:
-        opened = run_course(scale, first=first, last=last, force=force, name=name, seed=seed)
+        opened = run_course(
+            scale, first=first, last=last, force=force, name=name, seed=seed, machine=machine, dry=dry
+        )
     except LessonFailed as failed:
         print(failed, file=sys.stderr)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         print("nanochat: stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
-    if opened.results():
+    if opened.results() and not dry:
         option = "" if opened.name == "toy" else f" --run {name or opened.name}"
         say(f"report  {relative(report(opened))}")
         say(f"chat    nanochat chat{option}          page    nanochat serve{option}")
+
+
+@app.command()
+def join(
+    node: Annotated[int, typer.Option("--node-rank", min=1, help="1, 2, …: which of the nodes this is.")],
+    scale: ScaleOption = "speedrun",
+    name: OwnRunOption = "",
+    nproc: ProcessesOption = None,
+):
+    """Be one of several nodes: take part in each stage of the run that the first node executes."""
+    from nanochat.course.run import join_course
+
+    join_course(scale, name or scale, node, {"nproc": nproc} if nproc else {})
 
 
 @app.command()
@@ -238,11 +278,16 @@ def data(
 
 
 @app.command()
-def doctor():
+def doctor(
+    scale: Annotated[str, typer.Option("--scale", help="Also what this scale needs of its machine.")] = "",
+    nproc: ProcessesOption = None,
+):
     """Is everything here that the course needs?"""
+    from nanochat.course import load
     from nanochat.course.doctor import main as examine
 
-    raise typer.Exit(examine())
+    chosen = load().scale(scale).on(**({"nproc": nproc} if nproc else {})) if scale else None
+    raise typer.Exit(examine(chosen))
 
 
 @tokenizer_app.command("train")

@@ -135,8 +135,16 @@ class Scale(Section):
     evals: EvalConfig
 
     def settings(self) -> dict:
-        """All settings as JSON values: what a stamp is made from."""
-        return self.model_dump(mode="json")
+        """What is made, as JSON values, wherever it is made: what a stamp is made from."""
+        return self.model_dump(mode="json", exclude={"where", "hardware", "machine"})
+
+    def on(self, **changes) -> "Scale":
+        """The same scale with some settings of its machine changed."""
+        try:
+            machine = MachineConfig.model_validate(self.machine.model_dump() | changes)
+        except ValidationError as error:
+            raise UserError(f"machine: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+        return self.model_copy(update={"machine": machine})
 
 
 class Defaults(Section):
