@@ -39,6 +39,10 @@ ProcessesOption = Annotated[
 NodesOption = Annotated[
     int, typer.Option("--nnodes", min=1, help="Nodes with one shared run folder; the others say `nanochat join`.")
 ]
+Fp8Option = Annotated[
+    bool | None,
+    typer.Option("--fp8/--no-fp8", help="Multiply the matrices that gain from it in fp8; by default as the scale says."),
+]
 RendezvousOption = Annotated[
     str, typer.Option("--rdzv-endpoint", metavar="HOST:PORT", help="A free port of the first node.")
 ]
@@ -72,9 +76,7 @@ def run(
     nproc: ProcessesOption = None,
     nodes: NodesOption = 1,
     rendezvous: RendezvousOption = "",
-    fp8: Annotated[
-        bool | None, typer.Option("--fp8/--no-fp8", help="Train in fp8 or not; by default as the scale says.")
-    ] = None,
+    fp8: Fp8Option = None,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Every cell with the scale's settings, the stages on a stand-in.")
     ] = False,
@@ -204,7 +206,7 @@ def plan(
         int | None, typer.Option("--gpus", help="Of those, in one node; by default as many as the scale's processes.")
     ] = None,
     nodes: Annotated[int, typer.Option("--nodes", help="Nodes, each with all the GPUs.")] = 1,
-    fp8: Annotated[bool, typer.Option("--fp8", help="Matrix products in fp8.")] = False,
+    fp8: Fp8Option = None,
 ):
     """What a scale will cost: parameters, tokens, FLOPs, memory, hours, dollars."""
     from nanochat.course.plan import plan as make_plan
