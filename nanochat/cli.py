@@ -288,7 +288,7 @@ def doctor(
     from nanochat.course import load
     from nanochat.course.doctor import main as examine
 
-    chosen = load().scale(scale).on(**({"nproc": nproc} if nproc else {})) if scale else None
+    chosen = load().scale(scale).changed({"machine": {"nproc": nproc} if nproc else {}}) if scale else None
     raise typer.Exit(examine(chosen))
 
 

@@ -99,6 +99,8 @@ def fetch(scale: Scale, run: Run) -> None:
     from nanochat.tasks import load_task
 
     first_text(scale, run)                     # somebody may be waiting for it
+    paths = text(scale, run)
+    say(f"text: {len(paths)} shards, {sum(p.stat().st_size for p in paths) / 1e6:.1f} MB")
     for name, options in _trained_on(scale).items():
         task = load_task(name, "train", world_folder=run / "data", **options)
         say(f"{name}: {len(task)} items")
@@ -106,8 +108,6 @@ def fetch(scale: Scale, run: Run) -> None:
         say(f"{name}: {len(load_task(name, 'test', world_folder=run / 'data'))} items to test on")
     if scale.evals.core:
         say(f"core: {hub.eval_bundle()}")
-    paths = text(scale, run)
-    say(f"text: {len(paths)} shards, {sum(p.stat().st_size for p in paths) / 1e6:.1f} MB")
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
     nanochat run --scale speedrun --dry-run
 
-Three things are not as they will be. A stage trains a model of two layers for one step (`nanochat.train.pocket`), and its
-real size is told from the plan: the model built without memory, its steps, tokens, processes, memory. Data sets have a
-few made-up rows, in the formats of the real ones. The machine is this one, one process. What cells compute afterwards
-makes no sense, but that they compute it, with this vocabulary, context, architecture and these tasks, is the rehearsal.
+What takes long is small: a stage trains a model of two layers for one step, and its real size is told from the plan: the
+model built without memory, its steps, tokens, processes, memory. Data sets have a few made-up rows, in the formats of the
+real ones. The machine is this one, one process. All other settings are the scale's: vocabulary, context, architecture,
+optimizer, mixtures, tasks. What cells compute after a stage makes no sense, but that they compute it is the rehearsal.
 
 Everything lies in the run's own new folder, which a mark tells from a real run.
 """
@@ -17,8 +17,18 @@ from pathlib import Path
 
 from nanochat.course.manifest import Lesson, Scale
 from nanochat.runtime import Run, UserError, say, write_json
-from nanochat.train.pocket import MARK
 
+MARK = "dry_run.json"
+STAGE = {"schedule": {"steps": 1, "warmup": 0}, "rows": 2, "streams": 2, "device_rows": 1, "eval_rows": 2, "compile": False}
+SMALL = {
+    "machine": {"device": "auto", "dtype": "auto", "nproc": 1, "nodes": 1, "threads": 1, "fp8": False},
+    "char_rnn": {"n_embd": 64, "n_hidden": 64, "steps": 1, "rows": 4, "sequence_len": 64},
+    "pretrain": STAGE | {"model": {"depth": 2, "n_embd": None, "n_kv_head": None}},
+    "midtrain": STAGE,
+    "sft": STAGE,
+    "grpo": {"schedule": {"steps": 1}, "prompts": 2, "samples": 2, "max_tokens": 16, "device_rows": 1, "replay_rows": 2,
+             "eval_prompts": 2, "eval_samples": 2, "heldout_items": 2, "streams": 2},
+}  # fmt: skip
 STAGES = {"base": "pretrain", "mid": "midtrain", "sft": "sft", "rl": "grpo"}  # what a lesson makes: its stage
 LETTERS = "etaoinshrdlucmfwypvbgk"
 ROWS = 8  # of a data set
@@ -32,8 +42,7 @@ def begin(scale: Scale, run: Run) -> dict[str, str]:
     hub = run / "hub"
     if not hub.exists():
         mirror(hub, {scale.pretrain.data.source: (scale.pretrain.data.shards, scale.pretrain.data.val_shard)})
-    machine = {"device": "auto", "dtype": "auto", "nproc": 1, "nodes": 1, "threads": 1, "fp8": False}
-    return {"NANOCHAT_MACHINE": json.dumps(machine), "NANOCHAT_HUB": str(hub), "HF_HOME": str(run / "hf"),
+    return {"NANOCHAT_SETTINGS": json.dumps(SMALL), "NANOCHAT_HUB": str(hub), "HF_HOME": str(run / "hf"),
             "HF_HUB_OFFLINE": "1"}  # fmt: skip
 
 
@@ -44,7 +53,7 @@ def tell(scale: Scale, lesson: Lesson) -> None:
     plan = Plan(scale, scale.machine.nodes)
     for stage in plan.stages:
         if any(STAGES.get(name) == stage.name for name in lesson.makes):
-            say(f"    {stage.name} stood in by one step of two layers; it would be {stage.steps:,} steps, {stage.tokens:,} "
+            say(f"    {stage.name} was one step of two layers; it would be {stage.steps:,} steps, {stage.tokens:,} "
                 f"tokens, {plan.params:,} parameters on {plan.ranks} process(es): {sized(plan.memory(stage).peak)} a device, "
                 f"{stage.rows} row(s) at once, about {duration(stage.seconds)}")  # fmt: skip
 

@@ -25,7 +25,6 @@ from nanochat.course.manifest import Course, Lesson, Scale, load, root
 from nanochat.runtime import Run, UserError, open_run, read_json, say, write_json
 from nanochat.runtime.lock import locked
 from nanochat.runtime.run import run_path, runs_folder
-from nanochat.train.pocket import MARK
 from nanochat.train.signals import Stop
 
 SMALL = 1 << 20        # files up to this size are hashed by content, larger ones by size
@@ -68,10 +67,10 @@ def run_course(
     course = load()
     settings = course.scale(scale).settings()
     lessons = _between(course, first, last)
-    chosen = course.scale(scale).on(**(machine or {}))
-    environment = {"NANOCHAT_MACHINE": json.dumps(machine or {})}
+    chosen = course.scale(scale).changed({"machine": machine or {}})
+    environment = {"NANOCHAT_SETTINGS": json.dumps({"machine": machine or {}})}
     run = open_run(name or scale, scale=scale, seed=seed, create=True)
-    dry = dry or (run / MARK).exists()
+    dry = dry or (run / rehearsal.MARK).exists()
     if dry:
         environment = rehearsal.begin(chosen, run)
     begin = time.perf_counter()
@@ -113,7 +112,7 @@ def join_course(scale: str, name: str, node: int, machine: dict) -> None:
     from nanochat.train.launch import follow
 
     folder = run_path(name)
-    chosen = load().scale(scale).on(**machine)
+    chosen = load().scale(scale).changed({"machine": machine})
     doctor.require(chosen)
     say(f"node {node} waits for what node 0 starts in {relative(folder)}")
     follow(folder, node, lambda: prepare.text(chosen, open_run(folder)))

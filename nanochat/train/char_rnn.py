@@ -25,7 +25,6 @@ from nanochat.data import TextShards, list_shards
 from nanochat.model.char_rnn import BOS, CharRNN
 from nanochat.runtime import Run, UserError, atomic_write, core_seconds, pick_device, say
 from nanochat.train.config import CharRNNConfig, MachineConfig
-from nanochat.train.pocket import pocket
 from nanochat.train.schedule import lr_scale
 from nanochat.train.signals import Stop
 from nanochat.train.stage import stage_folder
@@ -45,7 +44,7 @@ def fit(run: Run, config: CharRNNConfig, machine: MachineConfig | None = None, l
     Leaves char_rnn/{model.safetensors, metrics.jsonl, result.json}. Raises UserError where that folder holds a baseline
     of another configuration or other text, or where text is missing.
     """
-    machine, config = machine or MachineConfig(), pocket(run, config)
+    machine = machine or MachineConfig()
     *train_paths, val_path = paths or list_shards(run / "data" / "text")
     lanes = read_lanes(train_paths, config.rows, config.rows * (config.steps * config.sequence_len + 1))
     val = read_lanes([val_path], config.rows, VAL_BYTES)

@@ -24,7 +24,6 @@ from pathlib import Path
 
 from nanochat.runtime import Run, UserError, open_run, read_json, say, world, write_json
 from nanochat.train.config import ChatTrainConfig, GRPOConfig, MachineConfig, PretrainConfig
-from nanochat.train.pocket import pocket
 from nanochat.train.signals import Stop
 
 RESTARTS = 3       # after the death of a rank
@@ -46,7 +45,7 @@ def launch(stage: str, config, run: Run, machine: MachineConfig | None = None, l
     """
     if stage not in STAGES:
         raise UserError(f"unknown stage {stage!r}; choose one of {', '.join(STAGES)}")
-    machine, config = machine or MachineConfig(), pocket(run, config)
+    machine = machine or MachineConfig()
     if machine.nproc * machine.nodes == 1:
         return _run(stage, config, run, machine, live)
     return _torchrun(stage, config, run, machine, live)

@@ -55,7 +55,7 @@ def test_what_a_rank_cannot_do_is_a_line_with_a_remedy(told, what, fault):
 
 
 def test_two_processes_here_find_each_other(tmp_path, monkeypatch):
-    found = doctor.on_its_machine(load().scale("smoke").on(nproc=2))
+    found = doctor.on_its_machine(load().scale("smoke").changed({"machine": {"nproc": 2}}))
     assert {f.what: f.found for f in found}["all-reduce"] == "2 of 2 processes, gloo"
     assert not [f for f in found if f.fault]
 
@@ -66,7 +66,7 @@ def test_gpus_that_are_not_here_are_one_line():
 
 
 def test_a_plan_that_does_not_fit_is_a_fault():
-    scale = load().scale("smoke").on(nproc=3)
+    scale = load().scale("smoke").changed({"machine": {"nproc": 3}})
     assert "streams is 4, which 3 processes cannot share" in doctor._plan(scale).fault
 
 

@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny
 
+from nanochat.course import load
 from nanochat.runtime import UserError, open_run
 from nanochat.train.config import MachineConfig
 from nanochat.train.launch import announce, launch
@@ -64,6 +65,4 @@ def test_nodes_without_a_place_to_meet_are_refused():
     with pytest.raises(ValueError, match="2 nodes need a rendezvous, HOST:PORT"):
         MachineConfig(nodes=2)
     with pytest.raises(UserError, match="machine: 2 nodes need a rendezvous"):
-        from nanochat.course import load
-
-        load().scale("smoke").on(nodes=2)
+        load().scale("smoke").changed({"machine": {"nodes": 2}})
