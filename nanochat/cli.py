@@ -6,6 +6,7 @@ nanochat --help                   everything else
 """
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -37,14 +38,20 @@ ProcessesOption = Annotated[
     typer.Option("--nproc", min=1, help="Processes of a node, one a GPU; by default as many as the scale says."),
 ]
 NodesOption = Annotated[
-    int, typer.Option("--nnodes", min=1, help="Nodes with one shared run folder; the others say `nanochat join`.")
+    int,
+    typer.Option(
+        "--nnodes", min=1, envvar="PET_NNODES", help="Nodes with one shared run folder; the others say `nanochat join`."
+    ),
 ]
 Fp8Option = Annotated[
     bool | None,
     typer.Option("--fp8/--no-fp8", help="Multiply the matrices that gain from it in fp8; by default as the scale says."),
 ]
 RendezvousOption = Annotated[
-    str, typer.Option("--rdzv-endpoint", metavar="HOST:PORT", help="A free port of the first node.")
+    str,
+    typer.Option(
+        "--rdzv-endpoint", metavar="HOST:PORT", envvar="PET_RDZV_ENDPOINT", help="A free port of the first node."
+    ),
 ]
 StageOption = Annotated[str | None, typer.Option("--stage", help="base, mid, sft or rl; by default the newest.")]
 
@@ -90,11 +97,9 @@ def run(
 
         os.environ["NANOCHAT_SANDBOX"] = sandbox         # the lessons' kernels inherit it
         check_sandbox()
-    machine = {"nproc": nproc, "nodes": nodes if nodes > 1 else None, "rendezvous": rendezvous or None, "fp8": fp8}
-    machine = {setting: value for setting, value in machine.items() if value is not None}
-    if dry:
-        name = name or tempfile.mkdtemp(prefix=f"nanochat-dry-{scale}-")
-        say(f"dry run in {name}")
+    machine = _machine(nproc=nproc, nodes=nodes, rendezvous=rendezvous, fp8=fp8)
+    if thrown_away := dry and not name:
+        name = tempfile.mkdtemp(prefix=f"nanochat-dry-{scale}-")
     try:
         opened = run_course(
             scale, first=first, last=last, force=force, name=name, seed=seed, machine=machine, dry=dry
@@ -105,23 +110,34 @@ def run(
     except KeyboardInterrupt:
         print("nanochat: stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
-    if opened.results() and not dry:
+    if thrown_away:
+        shutil.rmtree(opened.path)
+    elif opened.results() and not dry:
         option = "" if opened.name == "toy" else f" --run {name or opened.name}"
         say(f"report  {relative(report(opened))}")
         say(f"chat    nanochat chat{option}          page    nanochat serve{option}")
 
 
+def _machine(**settings) -> dict:
+    """The settings of the machine that were given on the command line."""
+    return {name: value for name, value in settings.items() if value not in (None, "")}
+
+
 @app.command()
 def join(
-    node: Annotated[int, typer.Option("--node-rank", min=1, help="1, 2, …: which of the nodes this is.")],
+    node: Annotated[
+        int, typer.Option("--node-rank", min=1, envvar="PET_NODE_RANK", help="1, 2, …: which of the nodes this is.")
+    ],
     scale: ScaleOption = "speedrun",
     name: OwnRunOption = "",
     nproc: ProcessesOption = None,
+    nodes: NodesOption = 2,
+    rendezvous: RendezvousOption = "",
 ):
     """Be one of several nodes: take part in each stage of the run that the first node executes."""
     from nanochat.course.run import join_course
 
-    join_course(scale, name or scale, node, {"nproc": nproc} if nproc else {})
+    join_course(scale, name or scale, node, _machine(nproc=nproc, nodes=nodes, rendezvous=rendezvous))
 
 
 @app.command()
@@ -288,7 +304,7 @@ def doctor(
     from nanochat.course import load
     from nanochat.course.doctor import main as examine
 
-    chosen = load().scale(scale).changed({"machine": {"nproc": nproc} if nproc else {}}) if scale else None
+    chosen = load().scale(scale).changed({"machine": _machine(nproc=nproc)}) if scale else None
     raise typer.Exit(examine(chosen))
 
 

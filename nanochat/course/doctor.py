@@ -19,6 +19,7 @@ from nanochat.runtime import UserError, say
 from nanochat.runtime.run import runs_folder
 
 RANK = "rank: "  # begins the line that a process of `_ranks` tells
+PATIENCE = 600  # seconds for it
 
 
 @dataclass
@@ -170,16 +171,18 @@ def _ranks(scale: Scale) -> list[Finding]:
     m = scale.machine
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={m.nproc}",
                "-m", "nanochat.course.doctor", m.device, "compile" if scale.pretrain.compile else ""]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}     # of several nodes
+    environment = {**outer, "OMP_NUM_THREADS": "1"}
+    ranks = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
+        out, err = ranks.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        return [Finding("all-reduce", f"{m.nproc} processes do not find each other within ten minutes",
-                        "see what NCCL_DEBUG=INFO says")]  # fmt: skip
-    told = [json.loads(line[len(RANK):]) for line in done.stdout.splitlines() if line.startswith(RANK)]
+        ranks.terminate()                      # the launcher ends its processes
+        out, err = ranks.communicate()
+    told = [json.loads(line[len(RANK):]) for line in out.splitlines() if line.startswith(RANK)]
     if not told:
-        lines = [line for line in done.stderr.splitlines() if "Error" in line] or ["no message"]
-        return [Finding("processes", f"{m.nproc} do not start", lines[0].split("UserError:")[-1].strip())]
+        lines = [line for line in err.splitlines() if "Error" in line] or ["no message; see what NCCL_DEBUG=INFO says"]
+        return [Finding("processes", f"{m.nproc} do not start or find each other", lines[0].split("UserError:")[-1].strip())]
     return judge(scale, told)
 
 

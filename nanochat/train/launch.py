@@ -131,7 +131,8 @@ def _start(run: Path, machine: MachineConfig, log: Path, node: int) -> subproces
         f"--rdzv-endpoint={machine.rendezvous}", "--rdzv-conf=timeout=3600"]         # the others may be downloading
     command = [sys.executable, "-m", "nanochat.train.guard", sys.executable, "-m", "torch.distributed.run", *nodes,
                f"--nproc-per-node={machine.nproc}", "-m", "nanochat.train.launch", str(run / JOB)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(machine.threads or 1),
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}     # torchrun's own
+    environment = {**outer, "OMP_NUM_THREADS": str(machine.threads or 1),
                    "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "60"}      # seconds a rank has to save
     with open(log, "w") as output:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
