@@ -75,6 +75,8 @@ def run_course(
         environment = rehearsal.begin(chosen, run)
     begin = time.perf_counter()
     with locked(run.path), ExitStack() as finally_:
+        if chosen.machine.nodes > 1:
+            finally_.callback(_dismiss, run, chosen)
         ready = dry
         for lesson in lessons:
             _require(course, lesson, run)
@@ -96,15 +98,18 @@ def run_course(
 
 
 def _get_ready(scale: Scale, run: Run, finally_: ExitStack) -> None:
-    """Look at the machine, begin to fetch what is not here; what must be ended after the lessons goes to `finally_`."""
+    """Look at the machine and begin to fetch what is not here; what must end with the lessons goes to `finally_`."""
     m = scale.machine
     if m.nproc * m.nodes > 1 or m.device == "cuda":
         doctor.require(scale)
-    if m.nodes > 1:
-        from nanochat.train.launch import announce
-
-        finally_.callback(announce, run.path, "", {}, m)
     finally_.enter_context(prepare.fetching(scale, run))
+
+
+def _dismiss(run: Run, scale: Scale) -> None:
+    """Tell the other nodes that the run has ended."""
+    from nanochat.train.launch import announce
+
+    announce(run.path, "", {}, scale.machine)
 
 
 def join_course(scale: str, name: str, node: int, machine: dict) -> None:
