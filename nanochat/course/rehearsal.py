@@ -2,10 +2,10 @@
 
     nanochat run --scale speedrun --dry-run
 
-What takes long is small: a stage trains a model of two layers for one step, and its real size is told from the plan: the
-model built without memory, its steps, tokens, processes, memory. Data sets have a few made-up rows, in the formats of the
-real ones. The machine is this one, one process. All other settings are the scale's: vocabulary, context, architecture,
-optimizer, mixtures, tasks. What cells compute after a stage makes no sense, but that they compute it is the rehearsal.
+What takes long is small: a stage trains a model of two layers and a short context for one step, and its real size is told
+from the plan: the model built without memory, its steps, tokens, processes, memory. Data sets have a few made-up rows, in
+the formats of the real ones. The machine is this one, one process. All other settings are the scale's: vocabulary,
+architecture, optimizer, mixtures, tasks. What cells compute after a stage makes no sense, but that they compute it is the rehearsal.
 
 Everything lies in the run's own new folder, which a mark tells from a real run.
 """
@@ -23,7 +23,7 @@ STAGE = {"schedule": {"steps": 1, "warmup": 0}, "rows": 2, "streams": 2, "device
 SMALL = {
     "machine": {"device": "auto", "dtype": "auto", "nproc": 1, "nodes": 1, "threads": 1, "fp8": False},
     "char_rnn": {"n_embd": 64, "n_hidden": 64, "steps": 1, "rows": 4, "sequence_len": 64},
-    "pretrain": STAGE | {"model": {"depth": 2, "n_embd": None, "n_kv_head": None}},
+    "pretrain": STAGE | {"model": {"depth": 2, "n_embd": None, "n_kv_head": None, "sequence_len": 256}},
     "midtrain": STAGE,
     "sft": STAGE,
     "grpo": {"schedule": {"steps": 1}, "prompts": 2, "samples": 2, "max_tokens": 16, "device_rows": 1, "replay_rows": 2,

@@ -176,3 +176,10 @@ def test_a_dry_run_has_a_folder_of_its_own(course_folder, monkeypatch):
     run_course("smoke", name="real", last="01")
     with pytest.raises(UserError, match="runs/real holds a run; a dry run needs a new folder"):
         run_course("smoke", name="real", dry=True)
+
+
+def test_the_small_settings_of_a_dry_run_fit_every_scale():
+    for name, scale in load().scales.items():
+        small = scale.changed(rehearsal.SMALL)
+        assert small.pretrain.model.depth == 2 and small.machine.nproc == 1, name
+        assert (small.tokenizer, small.pretrain.optim, small.sft.mixture) == (scale.tokenizer, scale.pretrain.optim, scale.sft.mixture)
