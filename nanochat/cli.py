@@ -6,7 +6,9 @@ nanochat --help                   everything else
 """
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +32,26 @@ OwnRunOption = Annotated[
 ]
 SeedOption = Annotated[
     int, typer.Option("--seed", min=0, help="Changes the toy world, the order of data and the initial weights.")
+]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option("--nproc", min=1, help="Processes of a node, one a GPU; by default as many as the scale says."),
+]
+NodesOption = Annotated[
+    int,
+    typer.Option(
+        "--nnodes", min=1, envvar="PET_NNODES", help="Nodes with one shared run folder; the others say `nanochat join`."
+    ),
+]
+Fp8Option = Annotated[
+    bool | None,
+    typer.Option("--fp8/--no-fp8", help="Multiply the matrices that gain from it in fp8; by default as the scale says."),
+]
+RendezvousOption = Annotated[
+    str,
+    typer.Option(
+        "--rdzv-endpoint", metavar="HOST:PORT", envvar="PET_RDZV_ENDPOINT", help="A free port of the first node."
+    ),
 ]
 StageOption = Annotated[str | None, typer.Option("--stage", help="base, mid, sft or rl; by default the newest.")]
 
@@ -58,6 +80,13 @@ def run(
             "(the same as NANOCHAT_SANDBOX=strict).",
         ),
     ] = "",
+    nproc: ProcessesOption = None,
+    nodes: NodesOption = 1,
+    rendezvous: RendezvousOption = "",
+    fp8: Fp8Option = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Every cell with the scale's settings, the stages on a stand-in.")
+    ] = False,
 ):
     """Execute the lessons of a scale with papermill; what is up to date is skipped."""
     from nanochat.course.report import report
@@ -68,18 +97,47 @@ def run(
 
         os.environ["NANOCHAT_SANDBOX"] = sandbox         # the lessons' kernels inherit it
         check_sandbox()
+    machine = _machine(nproc=nproc, nodes=nodes, rendezvous=rendezvous, fp8=fp8)
+    if thrown_away := dry and not name:
+        name = tempfile.mkdtemp(prefix=f"nanochat-dry-{scale}-")
     try:
-        opened = run_course(scale, first=first, last=last, force=force, name=name, seed=seed)
+        opened = run_course(
+            scale, first=first, last=last, force=force, name=name, seed=seed, machine=machine, dry=dry
+        )
     except LessonFailed as failed:
         print(failed, file=sys.stderr)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         print("nanochat: stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
-    if opened.results():
+    if thrown_away:
+        shutil.rmtree(opened.path)
+    elif opened.results() and not dry:
         option = "" if opened.name == "toy" else f" --run {name or opened.name}"
         say(f"report  {relative(report(opened))}")
         say(f"chat    nanochat chat{option}          page    nanochat serve{option}")
+
+
+def _machine(**settings) -> dict:
+    """The settings of the machine that were given on the command line."""
+    return {name: value for name, value in settings.items() if value not in (None, "")}
+
+
+@app.command()
+def join(
+    node: Annotated[
+        int, typer.Option("--node-rank", min=1, envvar="PET_NODE_RANK", help="1, 2, …: which of the nodes this is.")
+    ],
+    scale: ScaleOption = "speedrun",
+    name: OwnRunOption = "",
+    nproc: ProcessesOption = None,
+    nodes: NodesOption = 2,
+    rendezvous: RendezvousOption = "",
+):
+    """Be one of several nodes: take part in each stage of the run that the first node executes."""
+    from nanochat.course.run import join_course
+
+    join_course(scale, name or scale, node, _machine(nproc=nproc, nodes=nodes, rendezvous=rendezvous))
 
 
 @app.command()
@@ -164,7 +222,7 @@ def plan(
         int | None, typer.Option("--gpus", help="Of those, in one node; by default as many as the scale's processes.")
     ] = None,
     nodes: Annotated[int, typer.Option("--nodes", help="Nodes, each with all the GPUs.")] = 1,
-    fp8: Annotated[bool, typer.Option("--fp8", help="Matrix products in fp8.")] = False,
+    fp8: Fp8Option = None,
 ):
     """What a scale will cost: parameters, tokens, FLOPs, memory, hours, dollars."""
     from nanochat.course.plan import plan as make_plan
@@ -238,11 +296,16 @@ def data(
 
 
 @app.command()
-def doctor():
+def doctor(
+    scale: Annotated[str, typer.Option("--scale", help="Also what this scale needs of its machine.")] = "",
+    nproc: ProcessesOption = None,
+):
     """Is everything here that the course needs?"""
+    from nanochat.course import load
     from nanochat.course.doctor import main as examine
 
-    raise typer.Exit(examine())
+    chosen = load().scale(scale).changed({"machine": _machine(nproc=nproc)}) if scale else None
+    raise typer.Exit(examine(chosen))
 
 
 @tokenizer_app.command("train")

@@ -54,8 +54,7 @@ from IPython.display import Markdown, display
 # %%
 import rustbpe
 from nanochat.course import plots
-from nanochat.course.prepare import first_characters, train_tokenizer
-from nanochat.course.prepare import text as text_of
+from nanochat.course.prepare import first_characters, first_text, train_tokenizer
 from nanochat.data import TextShards
 from nanochat.runtime import UserError
 from nanochat.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERN, Tokenizer
@@ -71,7 +70,7 @@ PATTERN = SPLIT_PATTERN(2)                    # GPT-4's, with at most two digits
 # are written now, if they are not there yet.
 
 # %%
-paths = text_of(S, run)
+paths = first_text(S, run)
 shards, held_out = TextShards(paths[:-1]), TextShards(paths[-1:])
 in_order = (document for group in range(len(shards)) for document in shards.read(group))
 documents = list(first_characters(in_order, 500_000))         # the first ones, as a list of str

@@ -62,7 +62,7 @@ plots.style()
 # The text is the one your tokenizer was trained on. This first network does without a tokenizer: it reads bytes.
 
 # %%
-paths = prepare.text(S, run)  # parquet shards; the last one is for validation
+paths = prepare.first_text(S, run)  # parquet shards; the last one is for validation
 tokenizer = prepare.train_tokenizer(S, run)  # lesson 02's, loaded
 document = "\n".join(TextShards(paths[-1:]).read(0)[:8])  # a few documents of the validation text
 print(document[:200], "…")

@@ -193,7 +193,7 @@ for turn in (0.0, math.pi / 4):
 
 # %%
 ROWS, LENGTH, STEPS = 16, 64, min(50, S.pretrain.schedule.steps)
-paths = prepare.text(S, run)
+paths = prepare.first_text(S, run)
 train_lanes = char_rnn.read_lanes(paths[:-1], ROWS, ROWS * (STEPS * LENGTH + 1))
 val_lanes = char_rnn.read_lanes(paths[-1:], ROWS, ROWS * (8 * LENGTH + 1))
 

@@ -7,6 +7,7 @@
     course.environment(S, run)                 # what this lesson stands on
 """
 
+import json
 import os
 import platform
 import shutil
@@ -21,8 +22,12 @@ __all__ = ["Course", "Scale", "check", "environment", "load", "open_run", "root"
 
 
 def scale(name: str) -> Scale:
-    """The settings of one scale of course.yml. Raises UserError for an unknown name."""
-    return load().scale(name)
+    """The settings of one scale of course.yml, as `nanochat run` has changed them.
+
+    $NANOCHAT_SETTINGS carries that from the command to the notebooks: {"machine": {"nproc": 4}}, as JSON. Raises
+    UserError for an unknown name.
+    """
+    return load().scale(name).changed(json.loads(os.environ.get("NANOCHAT_SETTINGS", "{}")))
 
 
 def open_run(scale: str, run: str = "", seed: int = 0) -> Run:

@@ -1,4 +1,8 @@
-"""`nanochat doctor`: is everything here that the course needs? One line each, with the remedy where it is missing."""
+"""`nanochat doctor`: is everything here that the course needs? One line each, with the remedy where it is missing.
+
+With a scale, also what a long run on its machine stands on, see `preflight`. `nanochat run` asks that before it starts
+one on several processes or a GPU.
+"""
 
 import os
 import platform
@@ -9,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 
+from nanochat.course.manifest import Scale
 from nanochat.runtime import UserError, say
 from nanochat.runtime.run import runs_folder
 
@@ -23,9 +28,9 @@ class Finding:
     needed: bool = True
 
 
-def examine() -> list[Finding]:
+def examine(scale: Scale | None = None) -> list[Finding]:
     """All findings, in the order in which they matter."""
-    return [
+    findings = [
         _python(),
         _package("torch", "pip install torch"),
         _package("rustbpe", "run `make course`, or `pip install -e .` with cargo at hand"),
@@ -35,9 +40,14 @@ def examine() -> list[Finding]:
         _gpu(),
         _memory(),
         _disk(),
-        _hub(),
+        hub_reached(),
         _sandbox(),
     ]
+    if scale:
+        from nanochat.course import preflight
+
+        findings += preflight.examine(scale)
+    return findings
 
 
 def _python() -> Finding:
@@ -114,7 +124,7 @@ def _disk() -> Finding:
     return Finding("disk", f"{free:.0f} GiB free for runs/", "" if free >= 2 else "the toy scale wants 2 GiB")
 
 
-def _hub() -> Finding:
+def hub_reached() -> Finding:
     from nanochat.data import hub
 
     try:
@@ -148,10 +158,24 @@ def _sandbox() -> Finding:
     return Finding("sandbox", level, fault, needed=False)
 
 
-def main() -> int:
+def require(scale: Scale) -> None:
+    """UserError where this machine cannot run the scale, after a line for each reason."""
+    faults = [finding for finding in examine(scale) if finding.fault and finding.needed]
+    for finding in faults:
+        say(line(finding))
+    if faults:
+        raise UserError(f"scale {scale.name} cannot run here for the {len(faults)} reason(s) above; "
+                        "`nanochat doctor` looks again")  # fmt: skip
+
+
+def line(f: Finding) -> str:
+    mark = "✓" if not f.fault else "✗" if f.needed else "!"
+    return f"{mark} {f.what:<16} {f.found}" + (f" → {f.fault}" if f.fault else "")
+
+
+def main(scale: Scale | None = None) -> int:
     """Print the findings; exit code 1 when something needed is missing."""
-    findings = examine()
-    for f in findings:
-        mark = "✓" if not f.fault else "✗" if f.needed else "!"
-        say(f"{mark} {f.what:<16} {f.found}" + (f" → {f.fault}" if f.fault else ""))
+    findings = examine(scale)
+    for finding in findings:
+        say(line(finding))
     return int(any(f.fault and f.needed for f in findings))

@@ -135,8 +135,22 @@ class Scale(Section):
     evals: EvalConfig
 
     def settings(self) -> dict:
-        """All settings as JSON values: what a stamp is made from."""
-        return self.model_dump(mode="json")
+        """What is made, as JSON values, wherever it is made: what a stamp is made from."""
+        return self.model_dump(mode="json", exclude={"where", "hardware", "machine"})
+
+    def changed(self, changes: dict) -> "Scale":
+        """The same scale with some settings changed: {"machine": {"nproc": 2}}. Raises UserError for a wrong one."""
+        try:
+            return Scale.model_validate(_merged(self.model_dump(), changes))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise UserError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _merged(old: dict, changes: dict) -> dict:
+    """`old` with `changes` in it, section by section."""
+    return old | {key: _merged(old[key], new) if isinstance(new, dict) else new for key, new in changes.items()}
 
 
 class Defaults(Section):

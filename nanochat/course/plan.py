@@ -70,6 +70,12 @@ class Plan:
     def params(self) -> int:
         return self.model.num_params()
 
+    @property
+    def fp8_share(self) -> float:
+        """Of the weights of the blocks' matrices those that machine.fp8 multiplies in fp8: the ones that gain from it."""
+        matrices = [p for p in self._model().use_fp8().blocks.modules() if hasattr(p, "fp8")]
+        return sum(m.weight.numel() for m in matrices if m.fp8) / sum(m.weight.numel() for m in matrices)
+
     @cached_property
     def stages(self) -> list[StagePlan]:
         s, length = self.scale, self.scale.pretrain.model.sequence_len
@@ -176,24 +182,31 @@ class Plan:
         return [(rule, has[rule.name]) for rule in rules]
 
 
-def plan(scale: str, gpu: str = "", gpus: int | None = None, nodes: int = 1, fp8: bool = False) -> Plan:
+def plan(scale: str, gpu: str = "", gpus: int | None = None, nodes: int = 1, fp8: bool | None = None) -> Plan:
     """
     The plan of a scale of course.yml; on `gpus` GPUs a node of another kind than the scale's if `gpu` names one.
 
+    fp8: as in `nanochat run`, with machine.fp8 on or off; None: as the scale has it.
     UserError for an unknown scale or GPU, for counts below one, and for more devices than there are rows.
     """
     found = load().scale(scale)
     for name, count in (("--gpus", gpus), ("--nodes", nodes)):
         if count is not None and count < 1:
             raise UserError(f"{name} is {count}; it must be at least 1")
+    if fp8 and not gpu:
+        gpu = next((name for name in GPUS if name in found.hardware.name), "")
     if not gpu and (gpus or fp8):
         raise UserError(f"{'--gpus' if gpus else '--fp8'} needs --gpu: one of {', '.join(GPUS)}")
     if gpu:
-        count = gpus or found.machine.nproc
+        count, fp8 = gpus or found.machine.nproc, found.machine.fp8 if fp8 is None else fp8
         hardware = machine(gpu, count, "fp8" if fp8 else "bf16")
         kind = {"device": "cpu", "dtype": "auto"} if gpu.lower() == "cpu" else {"device": "cuda", "dtype": "bfloat16"}
-        chosen = found.machine.model_copy(update={"nproc": count, **kind})
+        chosen = found.machine.model_copy(update={"nproc": count, "fp8": fp8, **kind})
         found = found.model_copy(update={"hardware": hardware, "machine": chosen})
+        if fp8:                        # time adds up over the weights in fp8 and the others
+            share, slow = Plan(found).fp8_share, machine(gpu, count).mfu
+            mixed = hardware.model_copy(update={"mfu": 1 / (share / hardware.mfu + (1 - share) / slow)})
+            found = found.model_copy(update={"hardware": mixed})
     if found.machine.nproc * nodes > found.pretrain.rows:
         raise UserError(f"{found.machine.nproc * nodes} devices are more than the {found.pretrain.rows} rows of a step "
                         f"(pretrain.rows of scale {scale}): take fewer devices or a larger batch")  # fmt: skip

@@ -57,6 +57,8 @@ def assumptions(plan: Plan) -> list[str]:
     speed = f"{h.peak_tflops:g} TFLOP/s peak a device × {plan.ranks} at {h.mfu:.3g} of it"
     found = [f"{speed}, ${h.dollars_per_hour * plan.nodes:g} an hour"]
     found += [f"efficiency on {name}: {GPUS[name].source}" for name in GPUS if f"×{name}," in h.name]
+    if plan.scale.machine.fp8:
+        found.append(f"{plan.fp8_share:.0%} of the blocks' weights multiplied in fp8, the rest gains nothing from it; memory as in bf16")
     if plan.nodes > 1:
         found.append(f"between nodes {NETWORK / 1e9:g} GB/s a device, waited for")
     found += [f"GRPO: answers of max_tokens, prompts as long; decoding waits {1e3 * LAUNCH:g} ms a layer and token",

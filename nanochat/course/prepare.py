@@ -1,30 +1,57 @@
 """The two things every stage stands on, by scale: the text, and the tokenizer trained on it.
 
     paths = text(S, run)             # parquet shards, made (toy world) or fetched (hub); the last is for validation
+    paths = first_text(S, run)       # of these what the tokenizer and the small models read, and the last
     tokenizer = train_tokenizer(S, run)
 
 And what `nanochat data` does with everything a scale reads: `fetch` it, `verify` it, look for exam questions in it
-(`contamination`).
+(`contamination`). `python -m nanochat.course.prepare SCALE RUN` fetches; a headless run starts it in the background, so
+that hundreds of shards come while the first lessons work on the first few.
 """
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import reduce
 from itertools import islice
 from operator import or_
 from pathlib import Path
 
-from nanochat.course.manifest import Scale
-from nanochat.runtime import Run, UserError, say, write_json
+from nanochat.course.manifest import Scale, load
+from nanochat.runtime import Run, UserError, open_run, say, write_json
+
+SHARD_CHARS = 200_000_000  # fewer than a shard of the hub's repositories holds
+SHARD_BYTES = 100_000_000  # about what one takes on the disk
 
 
-def text(scale: Scale, run: Run) -> list[Path]:
-    """The pretraining shards of a scale, made or fetched if they are not there; the last one is for validation."""
+def text(scale: Scale, run: Run, shards: int | None = None) -> list[Path]:
+    """The pretraining shards of a scale, made or fetched if they are not there; the last one is for validation.
+
+    shards: of those for training only the first so many.
+    """
     from nanochat.data.source import text_shards
 
     data = scale.pretrain.data
-    return text_shards(
-        data.source, run / "data", world=data.world, seed=run.seed, shards=data.shards, val_shard=data.val_shard
-    )
+    return text_shards(data.source, run / "data", world=data.world, seed=run.seed,
+                       shards=min(shards or data.shards, data.shards), val_shard=data.val_shard)  # fmt: skip
+
+
+def first_text(scale: Scale, run: Run) -> list[Path]:
+    """The first shards, enough to train the tokenizer, and the one for validation."""
+    return text(scale, run, -(-scale.tokenizer.chars // SHARD_CHARS))
+
+
+def missing(scale: Scale) -> list[str]:
+    """The shards of the scale's hub repository that are neither in the mirror nor in the cache."""
+    from nanochat.data import hub
+
+    data = scale.pretrain.data
+    if data.source == "toy":
+        return []
+    folder = (hub.mirror() or hub.cache() / "hub") / data.source
+    names = [*(f"shard_{i:05d}.parquet" for i in range(data.shards)), data.val_shard]
+    return [name for name in names if not (folder / name).exists()]
 
 
 def train_tokenizer(scale: Scale, run: Run, progress: Callable | None = None):
@@ -43,7 +70,7 @@ def train_tokenizer(scale: Scale, run: Run, progress: Callable | None = None):
             raise UserError(f"{folder} holds a tokenizer with other settings ({tokenizer.vocab_size} tokens, not "
                             f"{settings.vocab_size}, or another split); choose another --run or delete the folder")
         return tokenizer
-    shards = TextShards(text(scale, run)[:-1])
+    shards = TextShards(first_text(scale, run)[:-1])
     documents = islice((d for group in range(len(shards.groups)) for d in shards.read(group)), settings.documents)
     tokenizer = Tokenizer.train(
         first_characters(documents, settings.chars), settings.vocab_size, settings.digits, progress
@@ -71,6 +98,7 @@ def fetch(scale: Scale, run: Run) -> None:
     from nanochat.data import hub
     from nanochat.tasks import load_task
 
+    first_text(scale, run)                     # somebody may be waiting for it
     paths = text(scale, run)
     say(f"text: {len(paths)} shards, {sum(p.stat().st_size for p in paths) / 1e6:.1f} MB")
     for name, options in _trained_on(scale).items():
@@ -80,6 +108,28 @@ def fetch(scale: Scale, run: Run) -> None:
         say(f"{name}: {len(load_task(name, 'test', world_folder=run / 'data'))} items to test on")
     if scale.evals.core:
         say(f"core: {hub.eval_bundle()}")
+
+
+@contextmanager
+def fetching(scale: Scale, run: Run):
+    """While entered, a process fetches what the hub still has to give; the next one goes on from where it was ended."""
+    from nanochat.data import hub
+
+    if hub.mirror() or not missing(scale):
+        yield
+        return
+    log = run / "data" / "fetch.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "nanochat.train.guard", sys.executable, "-m", "nanochat.course.prepare"]
+    with open(log, "w") as output:
+        guard = subprocess.Popen([*command, scale.name, str(run.path)], stdin=subprocess.PIPE, stdout=output,
+                                 stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+    say(f"  data comes in the background, see {log}")
+    try:
+        yield
+    finally:
+        guard.stdin.close()        # the guard ends it then
+        guard.wait()
 
 
 def verify(scale: Scale, run: Run) -> None:
@@ -139,3 +189,10 @@ def _trained_on(scale: Scale) -> dict[str, dict]:
 
 def _exams(scale: Scale) -> tuple[str, ...]:
     return TOY_EXAMS if scale.pretrain.data.source == "toy" else REAL_EXAMS
+
+
+if __name__ == "__main__":
+    try:
+        fetch(load().scale(sys.argv[1]), open_run(sys.argv[2]))
+    except UserError as error:
+        sys.exit(f"nanochat: {error}")

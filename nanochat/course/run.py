@@ -2,6 +2,8 @@
 
     nanochat run --scale toy                      all nine; what is up to date is skipped
     nanochat run --scale toy --from 05 --until 07
+    nanochat run --scale speedrun --nproc 4       on four GPUs
+    nanochat run --scale speedrun --dry-run       every cell, on a stand-in: see nanochat.course.rehearsal
 
 A lesson is up to date when its stamp (its code, its scale, the seed, and what it reads from earlier lessons) is the
 one of its last complete execution and everything it makes is still there. Executed copies and stamps lie in
@@ -14,14 +16,15 @@ import json
 import os
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanochat.course import notebooks
-from nanochat.course.manifest import Course, Lesson, load, root
+from nanochat.course import doctor, notebooks, prepare, rehearsal
+from nanochat.course.manifest import Course, Lesson, Scale, load, root
 from nanochat.runtime import Run, UserError, open_run, read_json, say, write_json
 from nanochat.runtime.lock import locked
-from nanochat.runtime.run import runs_folder
+from nanochat.runtime.run import run_path, runs_folder
 from nanochat.train.signals import Stop
 
 SMALL = 1 << 20        # files up to this size are hashed by content, larger ones by size
@@ -51,30 +54,73 @@ class Failure:
 
 
 def run_course(
-    scale: str, *, first: str = "", last: str = "", force: bool = False, name: str = "", seed: int = 0
-) -> Run:
+    scale: str, *, first: str = "", last: str = "", force: bool = False, name: str = "", seed: int = 0,
+    machine: dict | None = None, dry: bool = False,
+) -> Run:  # fmt: skip
     """Execute the lessons `first` … `last` of a scale in the run `name`; what is up to date is skipped unless `force`.
 
-    Raises UserError for a wrong scale, lesson or run, and LessonFailed when a lesson stops.
+    `machine` replaces settings of the scale's machine, e.g. {"nproc": 2}: where it runs does not change what is made.
+    `dry` makes it a dry run in a new folder `name`.
+    Raises UserError for a wrong scale, lesson or run, or a machine that cannot run it, and LessonFailed when a lesson
+    stops.
     """
     course = load()
     settings = course.scale(scale).settings()
     lessons = _between(course, first, last)
+    chosen = course.scale(scale).changed({"machine": machine or {}})
+    environment = {"NANOCHAT_SETTINGS": json.dumps({"machine": machine or {}})}
     run = open_run(name or scale, scale=scale, seed=seed, create=True)
+    dry = dry or (run / rehearsal.MARK).exists()
+    if dry:
+        environment = rehearsal.begin(chosen, run)
     begin = time.perf_counter()
-    with locked(run.path):
+    with locked(run.path), ExitStack() as finally_:
+        if chosen.machine.nodes > 1:
+            finally_.callback(_dismiss, run, chosen)
+        ready = dry
         for lesson in lessons:
             _require(course, lesson, run)
             stamp = make_stamp(course, lesson, settings, run)
             if not force and _up_to_date(course, lesson, run, stamp):
                 say(f"· {lesson.id} {lesson.title}: up to date")
                 continue
-            seconds = _run_lesson(course, lesson, run)
+            if not ready:
+                _get_ready(chosen, run, finally_)
+                ready = True
+            seconds = _run_lesson(course, lesson, run, environment)
             write_json(_stamp_file(lesson, run), stamp)
             run.record("time", {f"{lesson.id}_s": round(seconds, 1)})
             _total_time(run)
+            if dry:
+                rehearsal.tell(chosen, lesson)
     say(f"{len(lessons)} lesson(s) in {_clock(time.perf_counter() - begin)}")
     return run
+
+
+def _get_ready(scale: Scale, run: Run, finally_: ExitStack) -> None:
+    """Look at the machine and begin to fetch what is not here; what must end with the lessons goes to `finally_`."""
+    m = scale.machine
+    if m.nproc * m.nodes > 1 or m.device == "cuda":
+        doctor.require(scale)
+    finally_.enter_context(prepare.fetching(scale, run))
+
+
+def _dismiss(run: Run, scale: Scale) -> None:
+    """Tell the other nodes that the run has ended."""
+    from nanochat.train.launch import announce
+
+    announce(run.path, "", {}, scale.machine)
+
+
+def join_course(scale: str, name: str, node: int, machine: dict) -> None:
+    """Be another node of a run whose folder node 0 made, or will make, until that run has ended."""
+    from nanochat.train.launch import follow
+
+    folder = run_path(name)
+    chosen = load().scale(scale).changed({"machine": machine})
+    doctor.require(chosen)
+    say(f"node {node} waits for what node 0 starts in {relative(folder)}")
+    follow(folder, node, lambda: prepare.text(chosen, open_run(folder)))
 
 
 def _between(course: Course, first: str, last: str) -> list[Lesson]:
@@ -95,8 +141,8 @@ def _require(course: Course, lesson: Lesson, run: Run) -> None:
             )
 
 
-def _run_lesson(course: Course, lesson: Lesson, run: Run) -> float:
-    """Execute one lesson; returns its wall seconds. Raises LessonFailed."""
+def _run_lesson(course: Course, lesson: Lesson, run: Run, environment: dict[str, str]) -> float:
+    """Execute one lesson, its kernel's environment changed; returns its wall seconds. Raises LessonFailed."""
     source = lesson.notebook
     copy = run / "notebooks" / f"{lesson.stem}.ipynb"
     copy.parent.mkdir(exist_ok=True)
@@ -107,7 +153,7 @@ def _run_lesson(course: Course, lesson: Lesson, run: Run) -> float:
     begin = time.perf_counter()
     progress = Progress(lesson)
     with Stop(_to_kernel) as stop:
-        failure = _execute(source, copy, run, progress, lesson.text.parent)
+        failure = _execute(source, copy, run, progress, lesson.text.parent, environment)
     seconds = time.perf_counter() - begin
     if stop.asked:
         progress.end("·", seconds, " until it was stopped")
@@ -129,7 +175,7 @@ def _to_kernel(number: int) -> None:
         child.send_signal(number)
 
 
-def _execute(source: Path, copy: Path, run: Run, progress: "Progress", cwd: Path) -> Failure | None:
+def _execute(source: Path, copy: Path, run: Run, progress: "Progress", cwd: Path, environment: dict) -> Failure | None:
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.engines import NBClientEngine, papermill_engines
@@ -153,7 +199,7 @@ def _execute(source: Path, copy: Path, run: Run, progress: "Progress", cwd: Path
     inside = run.path.parent == runs_folder().resolve()
     parameters = {"SCALE": run.scale, "RUN": run.name if inside else str(run.path), "SEED": run.seed}
     before = dict(os.environ)                  # papermill's kernels inherit ours
-    os.environ |= notebooks.HEADLESS
+    os.environ |= notebooks.HEADLESS | environment
     for name in ("COURSE_MODE", "COURSE_RUN"):
         os.environ.pop(name, None)
     try:
@@ -236,7 +282,7 @@ def tree_hash(folder: Path) -> str:
     are weights, and the manifest beside them carries their SHA-256."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != "metrics.jsonl" and not path.name.startswith("."):
+        if path.is_file() and path.suffix not in (".jsonl", ".log") and not path.name.startswith("."):
             digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
             if path.stat().st_size <= SMALL:
                 digest.update(path.read_bytes())

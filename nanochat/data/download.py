@@ -67,12 +67,15 @@ def download(url: str, path: str | Path, *, size: int | None = None, sha256: str
 
 def download_all(files: list[tuple[str, Path]], **options) -> list[Path]:
     """`download` for many (url, path) pairs, a few at a time. The first failure, or Ctrl-C, ends them all."""
-    stop = threading.Event()
+    stop, told = threading.Event(), time.monotonic()
     with ThreadPoolExecutor(TOGETHER) as pool:
         futures = [pool.submit(download, url, path, stop=stop, **options) for url, path in files]
         try:
-            for future in as_completed(futures):
+            for done, future in enumerate(as_completed(futures), start=1):
                 future.result()
+                if time.monotonic() - told > 10:
+                    told = time.monotonic()
+                    print(f"{done} of {len(files)} files are here", flush=True)
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)

@@ -89,14 +89,18 @@ def runs_folder() -> Path:
     return Path(os.environ.get("NANOCHAT_RUNS") or Path(__file__).resolve().parents[2] / "runs")
 
 
+def run_path(name: str | Path) -> Path:
+    """The folder of the run `name`: a name under runs/, or a folder."""
+    return (Path(name) if os.sep in str(name) or Path(name).is_absolute() else runs_folder() / str(name)).resolve()
+
+
 def open_run(name: str | Path, scale: str | None = None, seed: int | None = None, create: bool = False) -> Run:
     """Open the run `name` (a name under runs/, or a folder).
 
     With create=True the folder is made when it is not there; `scale` and `seed` then say what it is. Raises UserError
     when the run is missing, or was made with another scale or seed.
     """
-    path = Path(name) if os.sep in str(name) or Path(name).is_absolute() else runs_folder() / str(name)
-    path = path.resolve()
+    path = run_path(name)
     if not (path / "run.json").exists():
         if not create:
             raise UserError(f"no run at {path}; make one with `nanochat run --scale toy`, or name another with --run")

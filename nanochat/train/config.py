@@ -17,10 +17,18 @@ class MachineConfig(Config):
 
     device: str = "auto"
     dtype: str = "auto"
-    nproc: int = Field(1, gt=0)       # processes, one a GPU; more than one go through torchrun
+    nproc: int = Field(1, gt=0)       # processes of a node, one a GPU; more than one go through torchrun
+    nodes: int = Field(1, gt=0)       # machines; the others run `nanochat join`
+    rendezvous: str = ""              # of several machines: HOST:PORT, a free port of the first one
     threads: int | None = None        # CPU threads a process; None: torch decides
     fp8: bool = False                 # train the large matrices in float8, see nanochat.model.fp8
     tracker: Literal["tensorboard", "wandb"] | None = None      # where metrics go beside metrics.jsonl
+
+    @model_validator(mode="after")
+    def _meets(self):
+        if self.nodes > 1 and ":" not in self.rendezvous:
+            raise ValueError(f"{self.nodes} nodes need a rendezvous, HOST:PORT")
+        return self
 
 
 class DataConfig(Config):

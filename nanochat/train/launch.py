@@ -5,6 +5,9 @@
 With several ranks the elastic launcher runs `python -m nanochat.train.launch JOB` on every rank, under a guard that ends
 all of them when this process disappears. The metrics file is followed, so a live plot works the same either way. When a
 rank dies, the launcher ends the others; all start again from the newest checkpoint.
+
+Several nodes share the run's folder. This process is on node 0 and writes what is to be run to JOB; `follow` on the
+other nodes waits for it and starts the same there, every time anew.
 """
 
 import importlib
@@ -14,15 +17,17 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
-from nanochat.runtime import Run, UserError, open_run, say, world
+from nanochat.runtime import Run, UserError, open_run, read_json, say, world, write_json
 from nanochat.train.config import ChatTrainConfig, GRPOConfig, MachineConfig, PretrainConfig
 from nanochat.train.signals import Stop
 
 RESTARTS = 3       # after the death of a rank
+JOB = ".job.json"  # in the run's folder
 
 # stage: (module and function, configuration, folder in the run)
 STAGES = {
@@ -41,7 +46,7 @@ def launch(stage: str, config, run: Run, machine: MachineConfig | None = None, l
     if stage not in STAGES:
         raise UserError(f"unknown stage {stage!r}; choose one of {', '.join(STAGES)}")
     machine = machine or MachineConfig()
-    if machine.nproc == 1:
+    if machine.nproc * machine.nodes == 1:
         return _run(stage, config, run, machine, live)
     return _torchrun(stage, config, run, machine, live)
 
@@ -54,6 +59,7 @@ def _run(stage: str, config, run: Run, machine: MachineConfig, live=None) -> dic
 def _torchrun(stage: str, config, run: Run, machine: MachineConfig, live) -> dict:
     folder = run / STAGES[stage][2]
     folder.mkdir(parents=True, exist_ok=True)
+<<<<<<< HEAD
     job = {"stage": stage, "run": str(run.path), "config": config.model_dump(mode="json"), "machine": machine.model_dump(mode="json")}
     log = folder / "torchrun.log"
     with tempfile.TemporaryDirectory() as scratch, Stop() as stop:
@@ -63,24 +69,86 @@ def _torchrun(stage: str, config, run: Run, machine: MachineConfig, live) -> dic
         environment = {**os.environ, "OMP_NUM_THREADS": str(machine.threads or 1),
                        "OMP_WAIT_POLICY": "passive",                # threads that wait must not take a core from another rank
                        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "60"}      # seconds a rank has to save
+=======
+    with Stop() as stop:
+>>>>>>> 8f115927b193e954cb3d8fd6afaf60de047f5e61
         for restart in range(1 + RESTARTS):
-            with open(log, "w") as output:
-                guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
-                                         env=environment, start_new_session=True)   # a kernel's restart kills its group
-                try:
-                    _follow(run, STAGES[stage][2], guard, live, stop)
-                finally:
-                    guard.stdin.close()          # the end of the pipe stops the ranks, should they still run
-                    code = guard.wait()
+            announce(run.path, stage, config.model_dump(mode="json"), machine)
+            guard = _start(run.path, machine, folder / _log(0), node=0)
+            try:
+                _follow(run, STAGES[stage][2], guard, live, stop)
+            finally:
+                guard.stdin.close()          # the end of the pipe stops the ranks, should they still run
+                code = guard.wait()
             if stop.asked:
-                stop.leave(f"{stage}: {_last_line(log)}")
-            death = _death(log) if code else ""
+                stop.leave(f"{stage}: {_last_line(folder)}")
+            death = _death(folder, machine) if code else ""
             if not death or restart == RESTARTS:
                 break
             say(f"{stage}: {death}; all start again from the newest checkpoint ({restart + 1} of {RESTARTS} times)")
     if code:
-        raise UserError(f"{stage} failed on {machine.nproc} processes: {death or _reason(log)} (full log: {log})")
+        raise UserError(f"{stage} failed on {machine.nproc * machine.nodes} processes: {death or _reason(folder)} "
+                        f"(full log: {folder / _log(0)})")
+    if not (folder / "result.json").exists():                # another node was told to stop: all have
+        raise UserError(f"{stage}: {_last_line(folder)}")
     return json.loads((folder / "result.json").read_text())
+
+
+def announce(run: Path, stage: str, config: dict, machine: MachineConfig) -> None:
+    """Tell all nodes of a run what is started now; no stage tells them that the run has ended."""
+    for log in (run / STAGES[stage][2]).glob(_log("*")) if stage else ():
+        log.unlink()
+    job = {"id": uuid.uuid4().hex, "stage": stage, "config": config, "machine": machine.model_dump(mode="json")}
+    write_json(run / JOB, job)
+
+
+def follow(run: Path, node: int, ready: Callable[[], None] = lambda: None) -> None:
+    """Be node `node` of a run: take part in every stage that node 0 starts, until its run has ended or we should stop.
+
+    `ready` is called before the first, e.g. to wait for data.
+    """
+    def job() -> dict:
+        return read_json(run / JOB) if (run / JOB).exists() else {"id": "", "stage": ""}
+
+    done = job()["id"] if not job()["stage"] else ""           # an end of earlier days
+    with Stop() as stop:
+        while not stop.asked:
+            now = job()
+            if now["id"] == done:
+                time.sleep(0.5)
+                continue
+            if not now["stage"]:
+                say("the run has ended")
+                return
+            ready()
+            done, machine = now["id"], MachineConfig.model_validate(now["machine"])
+            say(f"{now['stage']}: {machine.nproc} processes of {machine.nproc * machine.nodes} are here")
+            log = run / STAGES[now["stage"]][2] / _log(node)
+            guard = _start(run, machine, log, node)
+            while guard.poll() is None and not stop.asked and job()["id"] == done:
+                time.sleep(0.5)
+            guard.stdin.close()
+            code = guard.wait()
+            say(f"{now['stage']}: " + (f"ended with code {code} (full log: {log})" if code else "ended"))
+
+
+def _log(node: int | str) -> str:
+    return f"torchrun_{node}.log"
+
+
+def _start(run: Path, machine: MachineConfig, log: Path, node: int) -> subprocess.Popen:
+    """The ranks of one node, under a guard that lives as long as its standard input is open."""
+    nodes = ["--standalone"] if machine.nodes == 1 else [
+        f"--nnodes={machine.nodes}", f"--node-rank={node}", "--rdzv-backend=static",
+        f"--rdzv-endpoint={machine.rendezvous}", "--rdzv-conf=timeout=3600"]         # the others may be downloading
+    command = [sys.executable, "-m", "nanochat.train.guard", sys.executable, "-m", "torch.distributed.run", *nodes,
+               f"--nproc-per-node={machine.nproc}", "-m", "nanochat.train.launch", str(run / JOB)]
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}     # torchrun's own
+    environment = {**outer, "OMP_NUM_THREADS": str(machine.threads or 1),
+                   "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "60"}      # seconds a rank has to save
+    with open(log, "w") as output:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
+                                env=environment, start_new_session=True)   # a kernel's restart kills its group
 
 
 def _follow(run: Run, name: str, guard: subprocess.Popen, live, stop: Stop) -> None:
@@ -98,36 +166,43 @@ def _follow(run: Run, name: str, guard: subprocess.Popen, live, stop: Stop) -> N
         time.sleep(0.5)
 
 
-def _death(log: Path) -> str:
+def _told(folder: Path) -> str:
+    """All that the ranks of all nodes have said."""
+    return "\n".join(log.read_text(errors="replace") for log in sorted(folder.glob(_log("*"))))
+
+
+def _death(folder: Path, machine: MachineConfig) -> str:
     """Which rank was killed by a signal; empty when none was, e.g. where a rank has ended with an error.
 
     The launcher's report lists every rank that failed: those that lost their peer, and those that it ended itself, too.
     """
-    ends = re.findall(r"rank\s*: (\d+).*?exitcode\s*: (-?\d+)", log.read_text(errors="replace"), re.DOTALL)
+    told = _told(folder)
+    ends = re.findall(r"^ *rank\s*: (\d+).*?exitcode\s*: (-?\d+)", told, re.DOTALL | re.MULTILINE)
     killed = [(rank, -int(code)) for rank, code in ends if int(code) < 0 and -int(code) != signal.SIGTERM]
-    return "rank {} was killed by signal {}".format(*killed[0]) if killed else ""
+    if killed:
+        return "rank {} was killed by signal {}".format(*killed[0])
+    return "a node was lost" if machine.nodes > 1 and "UserError:" not in told else ""
 
 
-def _last_line(log: Path) -> str:
+def _last_line(folder: Path) -> str:
     """What the ranks said when they were stopped."""
-    told = [line for line in log.read_text(errors="replace").splitlines() if "stopped after step" in line]
+    told = [line for line in _told(folder).splitlines() if "stopped after step" in line]
     return told[-1] if told else "stopped; the same call goes on from the newest checkpoint"
 
 
-def _reason(log: Path) -> str:
+def _reason(folder: Path) -> str:
     """The line of a failed launch that tells most: a user error, else the last exception."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    lines = [line.strip() for line in _told(folder).splitlines()]
     told = [line for line in lines if "UserError:" in line] or [line for line in lines if "Error" in line]
     return told[0].split("UserError:")[-1].strip() if told else "no message"
 
 
-def main(path: str) -> None:
+def main(path: Path) -> None:
     """The entry point of each rank."""
-    job = json.loads(Path(path).read_text())
+    job = read_json(path)
     config = STAGES[job["stage"]][1].model_validate(job["config"])
-    run = open_run(job["run"])
     try:
-        _run(job["stage"], config, run, MachineConfig.model_validate(job["machine"]))
+        _run(job["stage"], config, open_run(path.parent), MachineConfig.model_validate(job["machine"]))
     except UserError as error:
         print(f"UserError: {error}", flush=True)      # on whichever rank it happened
         sys.exit(1)
@@ -137,4 +212,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(Path(sys.argv[1]))

@@ -69,6 +69,7 @@ def test_every_command_explains_itself_without_importing_torch():
         "export",
         "grade",
         "import",
+        "join",
         "plan",
         "report",
         "run",

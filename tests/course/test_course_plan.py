@@ -239,11 +239,22 @@ def test_another_machine(gpu):
     assert plan("toy", gpu, gpus=4).stages[0].seconds == pytest.approx(planned.stages[0].seconds / 2)
 
 
+def test_fp8_is_what_the_machine_does_with_it():
+    """d24: all matrices of the blocks but the tiny gates. A model too small to gain takes as long as in bf16."""
+    bf16, fp8 = (plan("gpt2", fp8=fp8) for fp8 in (False, True))
+    assert fp8.scale.machine.fp8 and not bf16.scale.machine.fp8 and fp8.fp8_share > 0.99
+    assert fp8.stages[0].seconds == pytest.approx(bf16.stages[0].seconds * bf16.scale.hardware.mfu / 0.593, rel=1e-2)
+    small = plan("toy", "H100", fp8=True)
+    assert small.fp8_share == 0 and small.stages[0].seconds == plan("toy", "H100").stages[0].seconds
+    assert "0% of the blocks' weights multiplied in fp8" in table(small)
+
+
 @pytest.mark.parametrize("arguments, line", [
     (("--gpu", "H1000"), "unknown GPU 'H1000'; choose one of H100, H200, A100, B200, 4090, cpu"),
     (("--gpu", "H100", "--gpus", "0"), "--gpus is 0; it must be at least 1"),
     (("--nodes", "-1"), "--nodes is -1; it must be at least 1"),
     (("--gpus", "2"), "--gpus needs --gpu"),
+    (("--fp8",), "--fp8 needs --gpu"),
     (("--gpu", "A100", "--fp8"), "no efficiency in fp8 is known for A100; it has bf16"),
     (("--gpu", "H100", "--gpus", "33"), "33 devices are more than the 32 rows of a step (pretrain.rows of scale toy)"),
 ])  # fmt: skip

@@ -2,14 +2,31 @@
 
 import json
 import os
+import sys
+import time
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+import flaky
+
 from nanochat.course import load
-from nanochat.course.prepare import contamination, fetch, first_characters, text, train_tokenizer, verify
+from nanochat.course.prepare import (
+    contamination,
+    fetch,
+    fetching,
+    first_characters,
+    first_text,
+    missing,
+    text,
+    train_tokenizer,
+    verify,
+)
 from nanochat.course.report import contamination_table
+from nanochat.data import write_shard
 from nanochat.runtime import UserError, open_run
 
 
@@ -75,3 +92,36 @@ def test_verify_reads_everything_again(prepared, capsys):
     os.utime(shard, ns=(time, time))
     with pytest.raises(UserError, match="shard_00000.parquet is not the file that this run has read"):
         verify(scale, run)
+
+
+def test_shards_come_in_the_background_the_first_ones_first_and_go_on_after_a_stop(tmp_path, monkeypatch):
+    """The hub is a server here; the third shard's first transfer hangs half way, until the run is stopped."""
+    scale = load().scale("laptop")
+    names = [*(f"shard_{i:05d}.parquet" for i in range(4)), scale.pretrain.data.val_shard]
+    where = f"/datasets/{scale.pretrain.data.source}/resolve/main/"
+    bodies = {}
+    for name in names:
+        write_shard(tmp_path / name, [f"{name} {i} {os.urandom(30).hex()}" for i in range(4000)])
+        bodies[where + name] = (tmp_path / name).read_bytes()
+    monkeypatch.delenv("NANOCHAT_HUB", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    run = open_run(tmp_path / "run", scale="laptop", create=True)
+    cache = tmp_path / "cache" / "nanochat" / "hub" / scale.pretrain.data.source
+    with flaky.serve(bodies) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        server.script[where + names[2]] = [flaky.stall(at=100_000, seconds=60)]
+        with fetching(scale, run):
+            assert [path.name for path in first_text(scale, run)] == [names[0], names[-1]]
+            deadline = time.monotonic() + 120
+            while len(missing(scale)) > 1 or not any(p.stat().st_size > 80_000 for p in cache.glob(f".{names[2]}.part-*")):
+                assert time.monotonic() < deadline, (run / "data" / "fetch.log").read_text()
+                time.sleep(0.05)
+            before = time.monotonic()
+        assert time.monotonic() - before < 30, "the process does not wait for a hanging server"
+        assert missing(scale) == [names[2]]
+        with fetching(scale, run):
+            assert [path.name for path in text(scale, run)] == names
+        assert server.sent[where + names[2]] < len(bodies[where + names[2]]) + 20_000, "what was here did not come again"
+    assert not missing(scale)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from nanochat.course import load, notebooks
+from nanochat.course import doctor, load, notebooks, rehearsal
 from nanochat.course.run import LessonFailed, locked, run_course, tree_hash
 from nanochat.runtime import UserError
 
@@ -145,3 +145,41 @@ def test_a_folder_with_braces_is_just_a_folder(course_folder):
     run = run_course("smoke", last="01", name=str(course_folder / "a{b}"))
     assert json.loads((run.path / "run.json").read_text())["scale"] == "smoke"
     assert load().lesson("01").stem + ".ipynb" in os.listdir(run.path / "notebooks")
+
+
+def test_the_machine_reaches_the_notebooks_and_is_no_reason_to_run_again(course_folder, monkeypatch, capsys):
+    looked = []
+    monkeypatch.setattr(doctor, "require", lambda scale: looked.append(scale.machine.nproc))
+    replace_in(course_folder, "01_merging.py", "import toylib", "import toylib\nprint(S.machine.nproc, 'processes')")
+    run = run_course("smoke", last="01", machine={"nproc": 4})
+    assert "4 processes" in (run / "notebooks" / "01_merging.ipynb").read_text() and looked == [4]
+    run_course("smoke", last="01")
+    assert "01 Merging: up to date" in capsys.readouterr().out
+    with pytest.raises(UserError, match="machine.nproc: Input should be greater than 0"):
+        run_course("smoke", machine={"nproc": 0})
+
+
+def test_a_machine_that_cannot_run_the_scale_runs_no_lesson(course_folder, monkeypatch):
+    monkeypatch.setattr(doctor, "examine", lambda scale: [doctor.Finding("devices", "none", "rent some")])
+    with pytest.raises(UserError, match="scale smoke cannot run here for the 1 reason"):
+        run_course("smoke", machine={"nproc": 2})
+    assert not (course_folder / "runs" / "smoke" / "notebooks").exists()
+
+
+def test_a_dry_run_has_a_folder_of_its_own(course_folder, monkeypatch):
+    monkeypatch.setattr(rehearsal, "mirror", lambda root, shards: root.mkdir())
+    monkeypatch.setattr(rehearsal, "tell", lambda scale, lesson: None)
+    replace_in(course_folder, "01_merging.py", "import toylib", "import toylib\nprint(S.pretrain.model.depth, S.pretrain.rows)")
+    run = run_course("smoke", name="dry", last="01", dry=True)
+    assert "2 2" in (run / "notebooks" / "01_merging.ipynb").read_text()
+    assert "nothing here was really trained" in (run / "dry_run.json").read_text()
+    run_course("smoke", name="real", last="01")
+    with pytest.raises(UserError, match="runs/real holds a run; a dry run needs a new folder"):
+        run_course("smoke", name="real", dry=True)
+
+
+def test_the_small_settings_of_a_dry_run_fit_every_scale():
+    for name, scale in load().scales.items():
+        small = scale.changed(rehearsal.SMALL)
+        assert small.pretrain.model.depth == 2 and small.machine.nproc == 1, name
+        assert (small.tokenizer, small.pretrain.optim, small.sft.mixture) == (scale.tokenizer, scale.pretrain.optim, scale.sft.mixture)

@@ -1,5 +1,6 @@
 """A made-up course of two lessons in a temporary folder: its own course.yml, texts, cases, solutions and mutants."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -295,7 +296,7 @@ def course_folder(tmp_path, monkeypatch):
         (tmp_path / name).write_text(content)
     monkeypatch.setenv("NANOCHAT_COURSE", str(tmp_path))
     monkeypatch.setenv("NANOCHAT_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(REPOSITORY)]))
     monkeypatch.delenv("COURSE_MODE", raising=False)
     monkeypatch.delenv("COURSE_RUN", raising=False)
     monkeypatch.syspath_prepend(tmp_path)

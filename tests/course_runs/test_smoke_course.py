@@ -10,6 +10,11 @@ import time
 
 import pytest
 
+from nanochat.course import load
+from nanochat.runtime import open_run
+from nanochat.train.config import MachineConfig
+from nanochat.train.launch import launch
+
 NANOCHAT = [sys.executable, "-m", "nanochat.cli"]
 
 
@@ -19,7 +24,7 @@ def nanochat(*arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """A complete run at smoke scale that was killed (−9) in the middle of lesson 05 and started again."""
+    """A complete run at smoke scale that was killed (−9) in the middle of lesson 05 and started again on two processes."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
     command = [*NANOCHAT, "run", "--scale", "smoke", "--run", str(folder), "--seed", "7"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
@@ -29,7 +34,7 @@ def smoke(tmp_path_factory):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     for _ in range(100):                 # its kernel notices that its parent is gone
-        done = nanochat("run", "--scale", "smoke", "--run", str(folder), "--seed", "7")
+        done = nanochat("run", "--scale", "smoke", "--run", str(folder), "--seed", "7", "--nproc", "2")
         if "in use" not in done.stdout + done.stderr:
             break
         time.sleep(0.5)
@@ -45,6 +50,18 @@ def test_it_leaves_everything(smoke):
                 "grpo.reward_more_sft", "grpo.heldout_before", "grpo.heldout_after", "time.total_s", "time.09_s"):
         assert key in results, key
     assert len(list((smoke / "notebooks").glob("0*.ipynb"))) == 9
+
+
+def test_two_processes_made_what_one_does(smoke, tmp_path):
+    """The notebooks' stages went through torchrun; one process makes the same of the same start."""
+    for stage in ("mid", "sft", "rl"):
+        newest = max((smoke / stage).glob("step_*"))
+        assert len(list(newest.glob("optim_rank*"))) == 2, stage
+    shutil.copytree(smoke, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "sft")
+    one = launch("sft", load().scale("smoke").sft, open_run(tmp_path / "run"), MachineConfig(device="cpu", threads=1))
+    two = json.loads((smoke / "sft" / "result.json").read_text())
+    assert one["val_bpb"] == pytest.approx(two["val_bpb"], rel=2e-3) and one["tokens"] == two["tokens"]
 
 
 def test_another_seed_in_the_same_folder_is_refused(smoke):
