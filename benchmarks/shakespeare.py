@@ -100,7 +100,9 @@ class Lstm:
 class Transformer:
     """A GPT of four layers, 128 wide, in the dtype that is fastest here, compiled."""
 
-    def __init__(self, text: Text, matrix: float, table: float, seed: int, arch: str = "seed", muon: dict | None = None):
+    def __init__(
+        self, text: Text, matrix: float, table: float, seed: int, arch: str = "seed", muon: dict | None = None
+    ):
         self.text, self.generator = text, torch.Generator().manual_seed(seed)
         config = GPTConfig.from_depth(4, len(text.characters), LENGTH, n_embd=128, head_dim=64, arch=arch)
         self.model = GPT(config).init_weights(seed)
