@@ -191,7 +191,8 @@ class Course(Section):
             raise UserError(f"unknown scale {name!r}; choose one of {', '.join(self.scales)}")
         if not self.scales[base].pretrain.horizon:
             able = ", ".join(n for n, scale in self.scales.items() if scale.pretrain.horizon) or "there is none"
-            raise UserError(f"scale {base} writes its batch and steps itself; a scale with a horizon has other depths: {able}")
+            raise UserError(f"scale {base} writes its batch and steps itself; its depth is not free. "
+                            f"Scales with a horizon have other depths: {able}")  # fmt: skip
         return _at_depth(self._written["scales"][base], int(depth)).model_copy(update={"name": name})
 
     @model_validator(mode="after")

@@ -163,7 +163,10 @@ def rules(model: ModelConfig, vocab_size: int, ratio: float, batch: int | None =
 
 
 def table(config: PretrainConfig, vocab_size: int) -> list[str]:
-    """Lines to print: every rule for a stage's depth, what the stage has, and why. Without a horizon, the rules' own."""
+    """
+    Lines to print: every rule for a stage's depth, what the stage has, and why. Where the stage has no horizon, the
+    rules take 12 tokens a weight, and their own batch.
+    """
     model, optim, batch = config.model, config.optim, config.rows * config.model.sequence_len
     found = rules(model, vocab_size, config.horizon or RATIO, batch if config.horizon else None)
     wide = model_width(model)
