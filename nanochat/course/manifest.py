@@ -142,7 +142,7 @@ class Scale(Section):
     @classmethod
     def _from_depth(cls, stage, info):
         """With a horizon, what the stage does not write itself follows from its depth."""
-        if not isinstance(stage, dict) or "horizon" not in stage or "tokenizer" not in info.data:
+        if not isinstance(stage, dict) or stage.get("horizon") is None or "tokenizer" not in info.data:
             return stage
         try:
             return scaling.filled(stage, info.data["tokenizer"].vocab_size)

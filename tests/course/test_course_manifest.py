@@ -111,7 +111,7 @@ def test_a_deeper_model_takes_fewer_rows_at_once():
 
 
 def test_a_scale_without_a_horizon_has_one_depth():
-    with pytest.raises(UserError, match="scale speedrun writes its batch and steps itself; .* have other depths: gpt2$"):
+    with pytest.raises(UserError, match="scale speedrun writes its batch and steps itself; .* other depths: gpt2$"):
         load().scale("speedrun-d12")
     for name in ("gpt2-d0", "gpt2-d", "huge-d12", "gpt2-d100"):
         with pytest.raises(UserError, match=f"unknown scale '{name}'"):
