@@ -30,6 +30,10 @@ RunOption = Annotated[str, typer.Option("--run", help="A name under runs/, or a 
 OwnRunOption = Annotated[
     str, typer.Option("--run", help="A name under runs/, or a folder; by default the scale's name.")
 ]
+DepthOption = Annotated[
+    int | None,
+    typer.Option("--depth", min=1, max=99, help="Another depth of a scale with a horizon: gpt2 at 26 is gpt2-d26."),
+]
 SeedOption = Annotated[
     int, typer.Option("--seed", min=0, help="Changes the toy world, the order of data and the initial weights.")
 ]
@@ -56,6 +60,11 @@ RendezvousOption = Annotated[
 StageOption = Annotated[str | None, typer.Option("--stage", help="base, mid, sft or rl; by default the newest.")]
 
 
+def at_depth(scale: str, depth: int | None) -> str:
+    """The name of a scale at another depth, see `nanochat.course.manifest`."""
+    return f"{scale}-d{depth}" if depth else scale
+
+
 @app.command()
 def run(
     scale: ScaleOption = "toy",
@@ -71,6 +80,7 @@ def run(
     ] = False,
     name: OwnRunOption = "",
     seed: SeedOption = 0,
+    depth: DepthOption = None,
     sandbox: Annotated[
         str,
         typer.Option(
@@ -102,7 +112,7 @@ def run(
         name = tempfile.mkdtemp(prefix=f"nanochat-dry-{scale}-")
     try:
         opened = run_course(
-            scale, first=first, last=last, force=force, name=name, seed=seed, machine=machine, dry=dry
+            at_depth(scale, depth), first=first, last=last, force=force, name=name, seed=seed, machine=machine, dry=dry
         )
     except LessonFailed as failed:
         print(failed, file=sys.stderr)
@@ -223,12 +233,13 @@ def plan(
     ] = None,
     nodes: Annotated[int, typer.Option("--nodes", help="Nodes, each with all the GPUs.")] = 1,
     fp8: Fp8Option = None,
+    depth: DepthOption = None,
 ):
     """What a scale will cost: parameters, tokens, FLOPs, memory, hours, dollars."""
     from nanochat.course.plan import plan as make_plan
     from nanochat.course.plan_table import table
 
-    say(table(make_plan(scale, gpu, gpus, nodes, fp8)))
+    say(table(make_plan(at_depth(scale, depth), gpu, gpus, nodes, fp8)))
 
 
 @app.command()

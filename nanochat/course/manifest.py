@@ -3,19 +3,23 @@
     course = load()                    # a Course; one clear line when course.yml is wrong
     course.exercise("01.merge").points
     course.scale("toy").pretrain       # a PretrainConfig, filled in from the scale's section
+    course.scale("gpt2-d26").pretrain  # of a scale with a horizon, at another depth
 
 Everything about a lesson follows from its id and slug: its text, notebook, solutions and mutants have fixed places
 under the root of the course. The root is the checkout that holds this package; NANOCHAT_COURSE names another one.
 """
 
+import math
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nanochat.runtime import UserError
+from nanochat.train import scaling
 from nanochat.train.config import (
     CharRNNConfig,
     ChatTrainConfig,
@@ -134,6 +138,18 @@ class Scale(Section):
     grpo: GRPOConfig
     evals: EvalConfig
 
+    @field_validator("pretrain", mode="before")
+    @classmethod
+    def _from_depth(cls, stage, info):
+        """With a horizon, what the stage does not write itself follows from its depth."""
+        if not isinstance(stage, dict) or stage.get("horizon") is None or "tokenizer" not in info.data:
+            return stage
+        try:
+            return scaling.filled(stage, info.data["tokenizer"].vocab_size)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
     def settings(self) -> dict:
         """What is made, as JSON values, wherever it is made: what a stamp is made from."""
         return self.model_dump(mode="json", exclude={"where", "hardware", "machine"})
@@ -165,6 +181,7 @@ class Course(Section):
     artifacts: dict[str, Artifact]
     lessons: list[Lesson] = Field(min_length=1)
     scales: dict[str, Scale]
+    _written: dict = {}                      # course.yml as it was read
 
     def lesson(self, lesson_id: str) -> Lesson:
         for lesson in self.lessons:
@@ -180,9 +197,17 @@ class Course(Section):
         raise UserError(f"no exercise {exercise_id!r} in course.yml; there are {', '.join(mine)}")
 
     def scale(self, name: str) -> Scale:
-        if name not in self.scales:
+        """The scale called `name`; `<name>-d<depth>` is one with a horizon at another depth."""
+        if name in self.scales:
+            return self.scales[name].model_copy(update={"name": name})
+        base, _, depth = name.rpartition("-d")
+        if base not in self.scales or not re.fullmatch("[1-9][0-9]?", depth):
             raise UserError(f"unknown scale {name!r}; choose one of {', '.join(self.scales)}")
-        return self.scales[name].model_copy(update={"name": name})
+        if not self.scales[base].pretrain.horizon:
+            able = ", ".join(n for n, scale in self.scales.items() if scale.pretrain.horizon) or "there is none"
+            raise UserError(f"scale {base} writes its batch and steps itself; its depth is not free. "
+                            f"Scales with a horizon have other depths: {able}")  # fmt: skip
+        return _at_depth(self._written["scales"][base], int(depth)).model_copy(update={"name": name})
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -218,6 +243,19 @@ class Course(Section):
         return self
 
 
+def _at_depth(written: dict, depth: int) -> Scale:
+    """A scale with a horizon at another depth: a device takes half the rows at once where the weights double."""
+    model = written["pretrain"]["model"]
+    grown = depth * scaling.width(depth) ** 2 / (model["depth"] * scaling.width(model["depth"]) ** 2)
+    halved = 2 ** max(0, math.ceil(math.log2(grown)))
+    stages = {name: dict(written[name]) for name in ("pretrain", "midtrain", "sft", "grpo")}
+    for stage in stages.values():
+        if stage.get("device_rows"):
+            stage["device_rows"] = max(1, stage["device_rows"] // halved)
+    stages["pretrain"]["model"] = {**model, "depth": depth}
+    return Scale.model_validate({**written, **stages})
+
+
 def root() -> Path:
     """The folder of course.yml."""
     return Path(os.environ.get("NANOCHAT_COURSE") or Path(__file__).resolve().parents[2])
@@ -240,7 +278,9 @@ def _load(path: Path, mtime_ns: int) -> Course:
         place = f" line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}{place}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
     try:
-        return Course.model_validate(data)
+        course = Course.model_validate(data)
+        course._written = data
+        return course
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "top level"

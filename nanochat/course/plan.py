@@ -14,7 +14,6 @@ from functools import cached_property
 from nanochat.course.hardware import GPUS, NETWORK, machine
 from nanochat.course.manifest import Scale, load
 from nanochat.runtime import UserError
-from nanochat.train import scaling
 
 ROOM = 0.95  # of a device's memory: the rest goes to the driver, the context, fragments
 ENGINE_ROWS = 256  # answers decoded at once, nanochat.engine's default where its cache fits
@@ -50,21 +49,18 @@ class Plan:
     def ranks(self) -> int:
         return self.scale.machine.nproc * self.nodes
 
-    def _model(self, **changes):
-        """The scale's model on no device: shapes only. `changes` to its ModelConfig."""
+    @cached_property
+    def model(self):
+        """The scale's model on no device: shapes only."""
         import torch
 
         from nanochat.model import GPT, GPTConfig
 
-        shape = self.scale.pretrain.model.model_copy(update=changes).model_dump()
+        shape = self.scale.pretrain.model.model_dump()
         depth, sequence_len = shape.pop("depth"), shape.pop("sequence_len")
         config = GPTConfig.from_depth(depth, self.scale.tokenizer.vocab_size, sequence_len, **shape)
         with torch.device("meta"):
             return GPT(config)
-
-    @cached_property
-    def model(self):
-        return self._model()
 
     @cached_property
     def params(self) -> int:
@@ -166,21 +162,6 @@ class Plan:
             "cost": money(self.dollars(self.seconds)),
         }
 
-    def derived(self) -> list[tuple[scaling.Derived, float]]:
-        """What the rules of `nanochat.train.scaling` give for this depth and vocabulary, and what the scale has."""
-        s, c = self.scale, self.model.config
-        reference = self._model(depth=scaling.REFERENCE_DEPTH, n_embd=None)
-        rules = scaling.derive(s.pretrain.model.depth, multiplied(self.model), multiplied(reference),
-                               head_dim=s.pretrain.model.head_dim)  # fmt: skip
-        o = s.pretrain.optim
-        adamw = scaling.width_factor(c.n_embd) if o.scale_by_width else 1
-        has = {
-            "width": c.n_embd, "heads": c.n_head, "tokens": self.stages[0].tokens, "steps": s.pretrain.schedule.steps,
-            "batch": s.pretrain.rows * c.sequence_len, "matrix rate": o.matrix_lr, "matrix decay": o.matrix_decay,
-            "embedding rate": o.embedding_lr * adamw, "head rate": o.unembedding_lr * adamw,
-        }  # fmt: skip
-        return [(rule, has[rule.name]) for rule in rules]
-
 
 def plan(scale: str, gpu: str = "", gpus: int | None = None, nodes: int = 1, fp8: bool | None = None) -> Plan:
     """
@@ -211,13 +192,6 @@ def plan(scale: str, gpu: str = "", gpus: int | None = None, nodes: int = 1, fp8
         raise UserError(f"{found.machine.nproc * nodes} devices are more than the {found.pretrain.rows} rows of a step "
                         f"(pretrain.rows of scale {scale}): take fewer devices or a larger batch")  # fmt: skip
     return Plan(found, nodes)
-
-
-def multiplied(model) -> int:
-    """The weights that every token is multiplied with: matrices and head, not embeddings."""
-    from torch import nn
-
-    return sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
 
 
 def side_by_side(*scales: str, rows: tuple[str, ...] = ()) -> None:

@@ -2,6 +2,7 @@
 
 from nanochat.course.hardware import GPUS, NETWORK
 from nanochat.course.plan import LAUNCH, Plan, StagePlan, duration, money, sized
+from nanochat.train import scaling
 
 
 def table(plan: Plan) -> str:
@@ -47,9 +48,7 @@ def memory(plan: Plan) -> list[str]:
 
 
 def hyperparameters(plan: Plan) -> list[str]:
-    lines = [f"  {'from depth':<18} {'rule':>14} {'this scale':>14}  why"]
-    return lines + [f"  {rule.name:<18} {number(rule.value):>14} {number(has):>14}  {rule.reason}"
-                    for rule, has in plan.derived()]  # fmt: skip
+    return [f"  {line}" for line in scaling.table(plan.scale.pretrain, plan.scale.tokenizer.vocab_size)]
 
 
 def assumptions(plan: Plan) -> list[str]:
@@ -86,7 +85,3 @@ def too_large(plan: Plan, stage: StagePlan) -> str:
     if rows is None:
         return f"{line}, and with one row at once still {sized(plan.memory(stage, 1).peak)}: take a larger device, a smaller depth or shorter rows"
     return f"{line}: set {stage.name}.device_rows to {rows} instead of {stage.rows} ({sized(plan.memory(stage, rows).peak)})"
-
-
-def number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"

@@ -20,6 +20,7 @@ from nanochat.course.manifest import Course, load, root
 from nanochat.course.milestones import Milestone, reached
 from nanochat.course.plan import Plan, duration
 from nanochat.runtime import Run, UserError, atomic_write, read_json, write_json
+from nanochat.train import scaling
 
 STAGES = ("char_rnn", "base", "mid", "sft", "grpo")
 TITLES = {"char_rnn": "RNN", "base": "base", "mid": "mid", "sft": "SFT", "grpo": "GRPO"}
@@ -54,6 +55,7 @@ def report(run: Run) -> Path:
         *([f"## The tokenizer\n\n{_tokenizer(run, results)}"] if COMPRESSION + "news" in results else []),
         *_contamination(run),
         "## What it took\n\n" + _costs(course, run, results),
+        *_hyperparameters(course, run),
         "## The exam\n\n" + _exam(course),
         "## The code\n\n" + _bloat(),
         "## Where it ran\n\n" + _environment(),
@@ -170,6 +172,13 @@ def _costs(course: Course, run: Run, results: dict) -> str:
     planned = ", ".join(f"{s.name} {s.tokens:,} tokens" for s in plan.stages)
     flops = sum(s.flops for s in plan.stages)
     return f"{text}\n\nThe scale's plan: {plan.params:,} parameters, {planned}, {flops:.3g} FLOPs."
+
+
+def _hyperparameters(course: Course, run: Run) -> list[str]:
+    """Where pretraining followed from its depth: each number with its reason."""
+    scale = course.scale(run.scale)
+    table = "\n".join(scaling.table(scale.pretrain, scale.tokenizer.vocab_size))
+    return [f"## Hyperparameters from depth\n\n```\n{table}\n```"] if scale.pretrain.horizon else []
 
 
 def _exam(course: Course) -> str:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 EXTRAS = {
     "words_alpha.zip": ("https://github.com/dwyl/english-words/raw/20f5cc9b3f0ccc8ce45d814c532b7c2031bba31c/words_alpha.zip",
                         "84e2f80ebb4ef498dac7e0940893efc4d14ca90262370656b6155fb065839b5f"),
+    "tinyshakespeare.txt": ("https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
+                            "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"),
     "eval_bundle.zip": ("https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip", None),
 }
 

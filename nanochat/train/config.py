@@ -114,6 +114,7 @@ class StageConfig(Config):
 class PretrainConfig(StageConfig):
     data: DataConfig
     model: ModelConfig
+    horizon: float | None = None            # tokens a weight; what a scale leaves out follows, see nanochat.train.scaling
 
 
 class Share(Config):

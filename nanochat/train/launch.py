@@ -59,19 +59,7 @@ def _run(stage: str, config, run: Run, machine: MachineConfig, live=None) -> dic
 def _torchrun(stage: str, config, run: Run, machine: MachineConfig, live) -> dict:
     folder = run / STAGES[stage][2]
     folder.mkdir(parents=True, exist_ok=True)
-<<<<<<< HEAD
-    job = {"stage": stage, "run": str(run.path), "config": config.model_dump(mode="json"), "machine": machine.model_dump(mode="json")}
-    log = folder / "torchrun.log"
-    with tempfile.TemporaryDirectory() as scratch, Stop() as stop:
-        (Path(scratch) / "job.json").write_text(json.dumps(job))
-        command = [sys.executable, "-m", "nanochat.train.guard", sys.executable, "-m", "torch.distributed.run", "--standalone",
-                   f"--nproc-per-node={machine.nproc}", "-m", "nanochat.train.launch", str(Path(scratch) / "job.json")]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(machine.threads or 1),
-                       "OMP_WAIT_POLICY": "passive",                # threads that wait must not take a core from another rank
-                       "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "60"}      # seconds a rank has to save
-=======
     with Stop() as stop:
->>>>>>> 8f115927b193e954cb3d8fd6afaf60de047f5e61
         for restart in range(1 + RESTARTS):
             announce(run.path, stage, config.model_dump(mode="json"), machine)
             guard = _start(run.path, machine, folder / _log(0), node=0)
@@ -145,6 +133,7 @@ def _start(run: Path, machine: MachineConfig, log: Path, node: int) -> subproces
                f"--nproc-per-node={machine.nproc}", "-m", "nanochat.train.launch", str(run / JOB)]
     outer = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}     # torchrun's own
     environment = {**outer, "OMP_NUM_THREADS": str(machine.threads or 1),
+                   "OMP_WAIT_POLICY": "passive",    # threads that wait must not take a core from another rank
                    "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "60"}      # seconds a rank has to save
     with open(log, "w") as output:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,

@@ -6,8 +6,9 @@ from nanochat.data import pretrain_loader
 from nanochat.data.source import text_shards
 from nanochat.evals import bits_per_byte
 from nanochat.model import GPT, GPTConfig
-from nanochat.runtime import Run, World
+from nanochat.runtime import Run, World, say
 from nanochat.tokenizer import Tokenizer
+from nanochat.train import scaling
 from nanochat.train.config import MachineConfig, PretrainConfig
 from nanochat.train.loop import train
 from nanochat.train.progress import Live
@@ -22,6 +23,8 @@ def pretrain(run: Run, config: PretrainConfig, machine: MachineConfig, world: Wo
     with stage_folder(run, "base", config, {"tokenizer": tokenizer.digest}, world) as stage:
         if stage.result is not None:
             return stage.result
+        if config.horizon:
+            say("\n".join(scaling.table(config, tokenizer.vocab_size)))
         m = config.model
         model = GPT(GPTConfig.from_depth(m.depth, tokenizer.vocab_size, m.sequence_len, n_embd=m.n_embd, head_dim=m.head_dim,
                                          n_kv_head=m.n_kv_head, arch=m.arch))

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from nanochat.course.report import report
 from nanochat.runtime import UserError, open_run, write_json
@@ -65,6 +66,17 @@ def test_questions_seen_in_training_stand_in_the_card_once_they_were_looked_for(
     write_json(run / "contamination.json", {"toy-free": {"questions": 300, "exact": 0, "overlap": 3, "sources": {"text": [0, 1], "toy-qa": [0, 2]}}})
     text = report(run).read_text()
     assert "## Questions seen in training" in text and "| toy-free | 300 | 0 (0.0%) | 3 (1.0%) | toy-qa |" in text
+
+
+def test_the_card_has_the_numbers_that_followed_from_depth(course_folder):
+    path = course_folder / "course.yml"
+    course = yaml.safe_load(path.read_text())
+    course["scales"]["toy"]["pretrain"]["horizon"] = 20
+    path.write_text(yaml.safe_dump(course))
+    run = open_run("toy", scale="toy", seed=0, create=True)
+    run.record("base", {"val_bpb": 0.61})
+    text = report(run).read_text()
+    assert "## Hyperparameters from depth" in text and "20 × 851,968 weights that are multiplied" in text
 
 
 def test_a_run_without_results_has_no_card(course_folder):
