@@ -379,29 +379,32 @@ print(f"library   {library_bits_per_byte(untrained, batches, tokenizer.token_byt
 
 # %%
 from nanochat.train.optim import MuonAdamW
+from nanochat.train.pretrain import model_config
 from nanochat.train.schedule import lr_scale
 
 
-def train_by_hand(config, rows, steps):
-    """A model of this shape, trained from nothing on `steps` batches of `rows` rows."""
-    model = GPT(config).init_weights(SEED).to(device)
-    optimizer, plan = MuonAdamW(model, S.pretrain.optim, world(S.machine.device)), S.pretrain.schedule
-    loader = pretrain_loader(paths[:-1], tokenizer, rows=rows, sequence_len=T, seed=SEED, streams=math.gcd(rows, 4))
-    warmup = steps // 10
-    for step in range(steps):
+def train_by_hand(config):
+    """A model trained from nothing, by the settings of a pretraining stage."""
+    model, plan = GPT(model_config(config.model, tokenizer.vocab_size)).init_weights(SEED).to(device), config.schedule
+    model.compute_dtype = pick_dtype(device, S.machine.dtype)
+    optimizer = MuonAdamW(model, config.optim, world(S.machine.device))
+    loader = pretrain_loader(paths[:-1], tokenizer, rows=config.rows, sequence_len=T, seed=SEED, streams=config.streams)
+    for step in range(plan.steps):
         inputs, targets = (torch.from_numpy(a).to(device) for a in loader.next())        # (rows, T) each
         loss = model(inputs, targets)
         loss.backward()
-        optimizer.step(lr_scale=lr_scale(step, steps, warmup, plan.flat, plan.final))
+        optimizer.step(lr_scale=lr_scale(step, plan.steps, plan.warmup, plan.flat, plan.final))
         optimizer.zero_grad()
     return model
 
 # %% [markdown]
+# We will try it on a small model in a moment, beside the library.
+#
 # ## How good will it be?
 #
 # A large run is paid for once, so one wants to know what will come out. The way to know is to train smaller models
-# first. Over many orders of magnitude the loss of language models falls as a *power law* of size, data and compute:
-# with two logarithmic axes, a straight line. A line can be continued.
+# first, a *miniseries*. Over many orders of magnitude the loss of language models falls as a *power law* of size, data
+# and compute: with two logarithmic axes, a straight line. A line can be continued.
 #
 # ---
 # **Exercise 05.fit_power_law** · 2 points · ●●○ · about 3 lines · 10 min
@@ -429,25 +432,43 @@ fit_power_law = use("05.fit_power_law")
 # %% [markdown]
 # First on a series that others paid for. These are nanochat's eleven models of depth 10 to 20, each trained on eight
 # tokens a parameter on eight H100s (its miniseries of 7 January 2026). We cover the last four, fit the rest, and
-# predict.
+# predict. A prediction without an interval is a horoscope, so `nanochat/train/power_law.py` puts one around your line:
+# nine of ten further models should fall inside, *if the law holds there*.
 
 # %%
+from nanochat.train import power_law
+
 params = 1e6 * np.array([91, 112, 135, 163, 194, 229, 268, 313, 362, 417, 477])
 bpb = np.array([1.0312, 1.0096, .9825, .9644, .9437, .9257, .9101, .8952, .8817, .8687, .8572])
-seen = slice(0, 7)                                                     # depth 10 … 16
-a, b = fit_power_law(params[seen], bpb[seen])
-for n, truth in zip(params[7:], bpb[7:]):
-    guess = a * n**-b
-    print(f"{n / 1e6:4.0f} M parameters  predicted {guess:.4f}  measured {truth:.4f}  off by {guess / truth - 1:+.2%}")
+
+
+def compare(law):
+    for n, truth in zip(params[7:], bpb[7:]):                          # depth 17 … 20
+        low, high = law.interval(n)
+        print(f"{n / 1e6:4.0f} M  predicted {law(n):.4f} ({low:.4f} to {high:.4f})  measured {truth:.4f}, off by "
+              f"{law(n) / truth - 1:+.2%}, {'inside' if low <= truth <= high else 'OUTSIDE'}")
+
+
+compare(power_law.fit(params[:7], bpb[:7], floor=0.0, line=fit_power_law))
 
 # %% [markdown]
-# Within a percent, from models of about half the size. But look at the signs: all errors lie on one side and grow.
-# The line promises too much, because some of the surprise in a text is chance. A better law has a **floor**: loss = E
-# + a · x^(−b), and only what lies above E can be trained away.
+# Within a percent, from models of about half the size. But look at the signs: all errors lie on one side and grow, and
+# the last two leave the interval. It knows how far points scatter around the line; it does not know that the line is
+# wrong. Some of the surprise in a text is chance and stays, however large the model. A better law has a **floor**:
+# loss = E + a · x^(−b), and only what lies above E can be trained away. Where nobody knows E, take the one that fits
+# best:
+
+# %%
+bent = power_law.fit(params[:7], bpb[:7], line=fit_power_law)          # a third number to fit
+print(f"floor {bent.floor:.3f}, exponent {bent.b:.3f}")
+compare(bent)
+
+# %% [markdown]
+# Nearer, and all four inside, in wider intervals: a number more was fitted to the same seven points.
 #
-# For web text E must be guessed. For our town we can compute it, since we hold the generator in our hands. Whoever
-# knows every fact still cannot know *which* person comes next: one of 60, in one of 4 relations and 5 forms. Nor
-# which of the training sums. The rest follows.
+# For our town E need not be guessed. We hold the generator in our hands and can compute it. Whoever knows every fact
+# still cannot know *which* person comes next: one of 60, in one of 4 relations and 5 forms. Nor which of the training
+# sums. The rest follows.
 
 # %%
 from nanochat.data.toyworld import World
@@ -481,24 +502,8 @@ floor = floor_of(held_out) if town else 0.0
 print(f"floor of the held-out text: {floor:.4f} bits per byte" if town else "real text: nobody knows its floor")
 
 # %% [markdown]
-# So "how much is left to learn" is a number here. Now our own series: small models, each trained on as many tokens
-# *per parameter* as the big run will get, and judged on the rows that the big run will be validated on. Four first.
-
-# %%
-m, plan = S.pretrain.model, S.pretrain.schedule
-
-
-def shape(width, depth):
-    return GPTConfig.from_depth(depth, tokenizer.vocab_size, T, n_embd=width, head_dim=min(width, m.head_dim // 2))
-
-
-def size(width, depth):
-    return 2 * tokenizer.vocab_size * width + 12 * depth * width**2       # embedding and head, and the blocks
-
-
-big = size(m.n_embd or 64 * m.depth, m.depth)
-ratio = plan.steps * S.pretrain.rows * T / big
-print(f"the big run: {big:,} parameters, {ratio:.2f} tokens for each")
+# So "how much is left to learn" is a number here. It belongs to a text: more sums, more dice. The series will be judged
+# on the packed rows that the stage is validated on, so we need the floor of *those*:
 
 # %%
 validation = pretrain_loader(paths[-1:], tokenizer, rows=S.pretrain.rows, sequence_len=T, streams=S.pretrain.streams)
@@ -516,75 +521,105 @@ def score_rows(model):
     return float(bits_per_byte(torch.cat(losses).numpy(), targets, tokenizer.token_bytes))
 
 # %%
-rows, depth = max(2, S.pretrain.rows // 4), max(1, m.depth // 2)
-series = []                                                            # (parameters, bits per byte)
-
-
-def train_one(width):
-    """Train the model of this width and add it to the series."""
-    n, began = size(width, depth), core_seconds()
-    model = train_by_hand(shape(width, depth), rows, max(2, round(ratio * n / (rows * T))))
-    series.append((n, score_rows(model)))
-    print(f"{n:>9,} parameters  {series[-1][1]:.4f} bits per byte  {core_seconds() - began:5.1f} core-s")
-
-
-widths = [m.n_embd * part // 16 for part in (2, 3, 4, 6, 8)] if town else []      # real scales: the table above
-for width in widths[:-1]:
-    train_one(width)
+E = None                                                               # real text: it has to be fitted
+if town:
+    whole = set(read(paths[-1:], 1 << 30))
+    texts = [tokenizer.decode([*map(int, row), int(last)])
+             for inputs, targets in val_rows for row, last in zip(inputs, targets[:, -1])]
+    inside = [document for text in texts for document in text.split("<|bos|>") if document in whole]    # not the cut ones
+    E = floor_of(inside)
+    print(f"{len(inside)} whole documents in the validation rows, floor {E:.4f}")
 
 # %% [markdown]
-# **Predict before you run.** The fifth is the largest. We fit two laws to the first four, with the floor and without.
-# Which will be nearer, and on which side will the other be wrong?
+# ## The miniseries
+#
+# One family, one dial: depth. Every model is as wide a layer as its sisters, and gets as many tokens *per parameter* as
+# the big run. A small model must not be trained with a big one's settings, so these are moved by rule. Fewer tokens
+# want a smaller batch, by a power of 0.383; a batch k times as large wants √k times the rate; AdamW's rates fall with
+# the root of the width besides. Whoever tunes each size by hand draws a line through luck.
 
 # %%
-def predict(x, points, floor):
-    """Loss at x by the law floor + a·x^−b through the points."""
-    n, y = np.array(points).T
-    a, b = fit_power_law(n, y - floor)
-    return floor + a * x**-b
+from nanochat.train import miniseries
 
+members = miniseries.series(S.pretrain, S.miniseries, tokenizer.vocab_size)
+big = miniseries.sized(S.pretrain, tokenizer.vocab_size)
+print(f"{'depth':>5} {'width':>5} {'parameters':>13} {'tokens':>14} {'steps':>6} {'rows':>4} {'Muon':>6} {'AdamW':>6} {'FLOPs':>8}")
+for m in [*members, big]:
+    c, width = m.config, m.config.model.n_embd or 64 * m.config.model.depth
+    print(f"{c.model.depth:5} {width:5} {m.params:13,} {m.tokens:14,} {c.schedule.steps:6} {c.rows:4} "
+          f"{c.optim.matrix_lr:6.3f} {c.optim.embedding_lr:6.3f} {m.flops:8.1e}")
+print(f"the series: {sum(m.flops for m in members) / big.flops:.0%} of the big run's FLOPs")
 
+# %% [markdown]
+# The last line is the big run. We train all members but the largest, with the library's stage. A member that is trained
+# already is read from the run, so this cell costs nothing the second time.
+
+# %%
+began = core_seconds()
+losses = [miniseries.train(m, run, S.machine) for m in members[:-1]]
 if town:
-    n = size(widths[-1], depth)
-    guesses = {"straight line": predict(n, series, 0.0), "with the floor": predict(n, series, floor)}
-    train_one(widths[-1])
-    for name, guess in guesses.items():
-        print(f"{name:15} predicted {guess:.4f}  off by {guess / series[-1][1] - 1:+.1%}")
+    print(f"{losses[0]:.4f} bits per byte; your loop, on the same settings: {score_rows(train_by_hand(members[0].config)):.4f}")
+
+# %% [markdown]
+# A dozen lines and the library agree. **Predict before you run.** The law goes through four points, once over
+# parameters and once over compute. Write down your own guess for the fifth: by how much will it be wrong?
 
 # %%
-def draw_law(ax, points, fitted, floor, title):
-    """Points, of which the first `fitted` were fitted, and the laws through these."""
-    x = np.geomspace(points[0][0], points[-1][0] * 1.5)
-    ax.plot(x, predict(x, points[:fitted], 0.0), color=plots.COLOURS[5], linestyle=":", label="straight line")
-    if floor:
-        ax.plot(x, predict(x, points[:fitted], floor), color=plots.COLOURS[0], linestyle="-", label="with the floor")
-    ax.plot(*np.array(points[:fitted]).T, "o", color=plots.COLOURS[0])
-    ax.plot(*np.array(points[fitted:]).T, "D", color=plots.COLOURS[1], label="predicted")
-    ax.set(xscale="log", yscale="log", xlabel="parameters", title=f"{title}: bits per byte")
-    ax.set_xticks([n for n, _ in points[::2]], [f"{n / 1e3:,.0f} k" for n, _ in points[::2]])
-    ax.set_yticks([y for _, y in points[::2]], [f"{y:.2f}" for _, y in points[::2]])
-    ax.minorticks_off()
-    ax.legend(fontsize=7)
+def law_over(what, count):
+    """The law of bits per byte over "params" or "flops", through the first `count` members."""
+    return power_law.fit([getattr(m, what) for m in members[:count]], losses[:count], E, line=fit_power_law)
+
+
+def bet_on(member, count):
+    """Print what the first `count` members say of a model, by parameters and by compute."""
+    for what in ("params", "flops"):
+        law, x = law_over(what, count), getattr(member, what)
+        low, high = law.interval(x)
+        print(f"by {what:6}  {law.floor:.3f} + a·x^−{law.b:.2f}  →  {law(x):.4f} bits per byte, {low:.4f} to {high:.4f}")
+
+
+bet_on(members[-1], 4)
+
+# %% [markdown]
+# It stands written. Now train the fifth.
 
 # %%
-fig, ax = plt.subplots(figsize=(4, 2.1))
-if town:
-    draw_law(ax, series, 4, floor, "our town")
-else:
-    draw_law(ax, [*zip(params, bpb)], 7, 0.0, "web text, d10–d20")
+losses.append(miniseries.train(members[-1], run, S.machine))
+law = law_over("params", 4)
+low, high = law.interval(members[-1].params)
+print(f"predicted {law(members[-1].params):.4f}, measured {losses[-1]:.4f}: off by {law(members[-1].params) / losses[-1] - 1:+.1%}, "
+      f"{'inside' if low <= losses[-1] <= high else 'OUTSIDE'} the interval; {core_seconds() - began:.0f} core-s for all of it")
+
+# %%
+def draw_law(ax, what, count, last=None):
+    """The law through the first `count` members with its interval, all losses, and what came out at `last`."""
+    law, x = law_over(what, count), np.array([getattr(m, what) for m in members])
+    line = np.geomspace(x[0], getattr(big, what) * 1.2)
+    ax.fill_between(line, *np.transpose([law.interval(at) for at in line]), color=plots.COLOURS[0], alpha=0.15, linewidth=0)
+    ax.plot(line, law(line), color=plots.COLOURS[0], linestyle="-")
+    ax.plot(x[:count], losses[:count], "o", color=plots.COLOURS[0])
+    ax.plot(x[count:], losses[count:], "D", color=plots.COLOURS[1])
+    if last is not None:
+        ax.plot(getattr(big, what), last, "s", color=plots.COLOURS[3])
+    ax.set(xscale="log", xlabel=what, ylim=(0.9 * law(line[-1]), 1.1 * losses[0]))
+
+
+fig, axes = plt.subplots(1, 2, figsize=(6.6, 2), sharey=True)
+for ax, what in zip(axes, ("params", "flops")):
+    draw_law(ax, what, 4)
+axes[0].set(ylabel="bits per byte")
 plt.show()
 
 # %% [markdown]
-# Dots were fitted, diamonds were not. A law is a bet on smoothness: an ability that appears all at once, as carrying
-# in a sum may, is not in it. With all five points, and the spread that comes from leaving each out, here is our bet
-# on the big run. Write yours down.
+# Dots were fitted, the diamond was not; nine of ten diamonds should fall into the shade. Four points are few: two numbers
+# (three on real text) were taken from them, so two degrees of freedom are left (one), and Student's t makes the
+# interval 1.8 times (3.8 times) as wide as many points would. That is the price of a short series, said plainly.
+#
+# Now the bet that counts. With all five points, the run itself, four times as large as the largest of them:
 
 # %%
-bet = None
-if town:
-    bet = predict(big, series, floor)
-    others = [predict(big, series[:i] + series[i + 1:], floor) for i in range(len(series))]
-    print(f"{big:,} parameters: {bet:.3f} bits per byte, {min(others):.3f} to {max(others):.3f} with a point left out")
+bet_on(big, 5)
+bet = law_over("params", 5)
 
 # %% [markdown]
 # ## The run
@@ -617,12 +652,26 @@ model, tokenizer, meta = checkpoint.load_model(run, "base")
 model.to(device).compute_dtype = pick_dtype(device, meta["dtype"])     # computes as it was trained
 base_bpb = score(model, held_out)
 print(f"packed rows      {result['val_bpb']:.4f} bits per byte, by your function {score_rows(model):.4f}")
-if bet:
-    print(f"the bet          {bet:.4f}, off by {bet / result['val_bpb'] - 1:+.1%}")
+low, high = bet.interval(big.params)
+print(f"the bet          {bet(big.params):.4f} ({low:.4f} to {high:.4f}), off by {bet(big.params) / result['val_bpb'] - 1:+.1%}")
+if town:
+    print(f"their floor      {E:.4f}")
 print(f"documents alone  {base_bpb:.4f}" + (f", their floor {floor:.4f}" if town else ""))
 
 # %% [markdown]
-# (Packed rows and our 128 KB of documents are not the same text, so their numbers differ.)
+# (Packed rows and our 128 KB of documents are not the same text, so their numbers and their floors differ.)
+
+# %%
+fig, ax = plt.subplots(figsize=(3.6, 2))
+draw_law(ax, "params", 5, last=result["val_bpb"])
+ax.set(ylabel="bits per byte")
+plt.show()
+
+# %% [markdown]
+# The square is the run. A power law is a bet that there is always a rarer thing left to learn, as on the web. Our town
+# has no such tail: 240 facts and one rule. A model large enough for all of them falls off the law's line, down to the
+# floor; and an ability that appears all at once, as carrying does, is in no law fitted before it appeared. An interval
+# speaks of the scatter around a law, never of the place where the law ends.
 #
 # ## What it learned, and what nobody can
 #

@@ -21,6 +21,7 @@ from nanochat.train.config import (
     ChatTrainConfig,
     GRPOConfig,
     MachineConfig,
+    MiniseriesConfig,
     PretrainConfig,
 )
 
@@ -129,6 +130,7 @@ class Scale(Section):
     tokenizer: TokenizerConfig
     char_rnn: CharRNNConfig
     pretrain: PretrainConfig
+    miniseries: MiniseriesConfig
     midtrain: ChatTrainConfig
     sft: ChatTrainConfig
     grpo: GRPOConfig

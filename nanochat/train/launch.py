@@ -52,7 +52,8 @@ def _run(stage: str, config, run: Run, machine: MachineConfig, live=None) -> dic
 
 
 def _torchrun(stage: str, config, run: Run, machine: MachineConfig, live) -> dict:
-    folder = run / STAGES[stage][2]
+    name = getattr(config, "folder", STAGES[stage][2])
+    folder = run / name
     folder.mkdir(parents=True, exist_ok=True)
     job = {"stage": stage, "run": str(run.path), "config": config.model_dump(mode="json"), "machine": machine.model_dump(mode="json")}
     log = folder / "torchrun.log"
@@ -67,7 +68,7 @@ def _torchrun(stage: str, config, run: Run, machine: MachineConfig, live) -> dic
                 guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
                                          env=environment, start_new_session=True)   # a kernel's restart kills its group
                 try:
-                    _follow(run, STAGES[stage][2], guard, live, stop)
+                    _follow(run, name, guard, live, stop)
                 finally:
                     guard.stdin.close()          # the end of the pipe stops the ranks, should they still run
                     code = guard.wait()

@@ -48,12 +48,6 @@ def reference_choose(rows: list[list[int]], losses: list[list[float]]) -> int:
     return means.index(min(means))
 
 
-def reference_fit_power_law(x, y) -> tuple[float, float]:
-    """(a, b) of the power law y = a * x ** -b that fits best: least squares on the logarithms."""
-    slope, intercept = np.polyfit(np.log(x), np.log(y), 1)
-    return float(np.exp(intercept)), float(-slope)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # 05.shift_targets
 
