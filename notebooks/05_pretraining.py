@@ -41,7 +41,6 @@ import json
 import lzma
 import math
 import re
-import zlib
 from collections import Counter
 from itertools import pairwise
 from os.path import commonprefix
@@ -398,8 +397,6 @@ def train_by_hand(config):
     return model
 
 # %% [markdown]
-# We will try it on a small model in a moment, beside the library.
-#
 # ## How good will it be?
 #
 # A large run is paid for once, so one wants to know what will come out. The way to know is to train smaller models
@@ -432,8 +429,8 @@ fit_power_law = use("05.fit_power_law")
 # %% [markdown]
 # First on a series that others paid for. These are nanochat's eleven models of depth 10 to 20, each trained on eight
 # tokens a parameter on eight H100s (its miniseries of 7 January 2026). We cover the last four, fit the rest, and
-# predict. A prediction without an interval is a horoscope, so `nanochat/train/power_law.py` puts one around your line:
-# nine of ten further models should fall inside, *if the law holds there*.
+# predict. `nanochat/train/power_law.py` puts an interval around your line: nine of ten further models should fall
+# inside, *if the law holds there*.
 
 # %%
 from nanochat.train import power_law
@@ -452,11 +449,10 @@ def compare(law):
 compare(power_law.fit(params[:7], bpb[:7], floor=0.0, line=fit_power_law))
 
 # %% [markdown]
-# Within a percent, from models of about half the size. But look at the signs: all errors lie on one side and grow, and
-# the last two leave the interval. It knows how far points scatter around the line; it does not know that the line is
-# wrong. Some of the surprise in a text is chance and stays, however large the model. A better law has a **floor**:
-# loss = E + a · x^(−b), and only what lies above E can be trained away. Where nobody knows E, take the one that fits
-# best:
+# Within a percent, from models of about half the size. But all errors lie on one side and grow, until they leave the
+# interval: it knows how far points scatter around a line, not that the line is wrong. Some of the surprise in a text is
+# chance, however large the model. A better law has a **floor**: loss = E + a · x^(−b), and only what lies above E can
+# be trained away. Where nobody knows E, take the one that fits best:
 
 # %%
 bent = power_law.fit(params[:7], bpb[:7], line=fit_power_law)          # a third number to fit
@@ -466,9 +462,8 @@ compare(bent)
 # %% [markdown]
 # Nearer, and all four inside, in wider intervals: a number more was fitted to the same seven points.
 #
-# For our town E need not be guessed. We hold the generator in our hands and can compute it. Whoever knows every fact
-# still cannot know *which* person comes next: one of 60, in one of 4 relations and 5 forms. Nor which of the training
-# sums. The rest follows.
+# For our town E can be computed, since we hold the generator in our hands. Whoever knows every fact still cannot know
+# *which* person comes next: one of 60, in one of 4 relations and 5 forms. Nor which of the training sums.
 
 # %%
 from nanochat.data.toyworld import World
@@ -526,24 +521,24 @@ if town:
     whole = set(read(paths[-1:], 1 << 30))
     texts = [tokenizer.decode([*map(int, row), int(last)])
              for inputs, targets in val_rows for row, last in zip(inputs, targets[:, -1])]
-    inside = [document for text in texts for document in text.split("<|bos|>") if document in whole]    # not the cut ones
-    E = floor_of(inside)
-    print(f"{len(inside)} whole documents in the validation rows, floor {E:.4f}")
+    uncut = [document for text in texts for document in text.split("<|bos|>") if document in whole]
+    E = floor_of(uncut)
+    print(f"{len(uncut)} whole documents in the validation rows, floor {E:.4f}")
 
 # %% [markdown]
 # ## The miniseries
 #
-# One family, one dial: depth. Every model is as wide a layer as its sisters, and gets as many tokens *per parameter* as
-# the big run. A small model must not be trained with a big one's settings, so these are moved by rule. Fewer tokens
-# want a smaller batch, by a power of 0.383; a batch k times as large wants √k times the rate; AdamW's rates fall with
-# the root of the width besides. Whoever tunes each size by hand draws a line through luck.
+# One dial: depth. Width follows from it, and every model gets as many tokens *per parameter* as the big run. Its other
+# settings are the big run's, moved by rule: fewer tokens want a smaller batch, by a power of 0.383; a batch k times as
+# large wants √k times the rate; AdamW's rates fall with the root of the width besides. Sizes tuned one by one would
+# lie on no law but luck's.
 
 # %%
 from nanochat.train import miniseries
 
 members = miniseries.series(S.pretrain, S.miniseries, tokenizer.vocab_size)
 big = miniseries.sized(S.pretrain, tokenizer.vocab_size)
-print(f"{'depth':>5} {'width':>5} {'parameters':>13} {'tokens':>14} {'steps':>6} {'rows':>4} {'Muon':>6} {'AdamW':>6} {'FLOPs':>8}")
+print(" depth width    parameters         tokens  steps rows   Muon  AdamW    FLOPs")
 for m in [*members, big]:
     c, width = m.config, m.config.model.n_embd or 64 * m.config.model.depth
     print(f"{c.model.depth:5} {width:5} {m.params:13,} {m.tokens:14,} {c.schedule.steps:6} {c.rows:4} "
@@ -551,14 +546,15 @@ for m in [*members, big]:
 print(f"the series: {sum(m.flops for m in members) / big.flops:.0%} of the big run's FLOPs")
 
 # %% [markdown]
-# The last line is the big run. We train all members but the largest, with the library's stage. A member that is trained
-# already is read from the run, so this cell costs nothing the second time.
+# The last line is the big run. Now all members but the largest, with the library's stage. A member that is trained
+# already is read from the run.
 
 # %%
 began = core_seconds()
 losses = [miniseries.train(m, run, S.machine) for m in members[:-1]]
 if town:
-    print(f"{losses[0]:.4f} bits per byte; your loop, on the same settings: {score_rows(train_by_hand(members[0].config)):.4f}")
+    mine = score_rows(train_by_hand(members[0].config))
+    print(f"the smallest: {losses[0]:.4f} bits per byte, {mine:.4f} by the dozen lines on the same settings")
 
 # %% [markdown]
 # A dozen lines and the library agree. **Predict before you run.** The law goes through four points, once over
@@ -570,12 +566,14 @@ def law_over(what, count):
     return power_law.fit([getattr(m, what) for m in members[:count]], losses[:count], E, line=fit_power_law)
 
 
-def bet_on(member, count):
-    """Print what the first `count` members say of a model, by parameters and by compute."""
+def bet_on(member, count, truth=None):
+    """Print what the first `count` members say of a model, by parameters and by compute, and how it came out."""
     for what in ("params", "flops"):
         law, x = law_over(what, count), getattr(member, what)
         low, high = law.interval(x)
-        print(f"by {what:6}  {law.floor:.3f} + a·x^−{law.b:.2f}  →  {law(x):.4f} bits per byte, {low:.4f} to {high:.4f}")
+        came = "" if truth is None else (f"; measured {truth:.4f}, off by {law(x) / truth - 1:+.1%}, "
+                                         f"{'inside' if low <= truth <= high else 'OUTSIDE'}")
+        print(f"by {what:6}  {law.floor:.3f} + a·x^−{law.b:.2f} = {law(x):.4f} ({low:.4f} to {high:.4f}){came}")
 
 
 bet_on(members[-1], 4)
@@ -585,41 +583,17 @@ bet_on(members[-1], 4)
 
 # %%
 losses.append(miniseries.train(members[-1], run, S.machine))
-law = law_over("params", 4)
-low, high = law.interval(members[-1].params)
-print(f"predicted {law(members[-1].params):.4f}, measured {losses[-1]:.4f}: off by {law(members[-1].params) / losses[-1] - 1:+.1%}, "
-      f"{'inside' if low <= losses[-1] <= high else 'OUTSIDE'} the interval; {core_seconds() - began:.0f} core-s for all of it")
-
-# %%
-def draw_law(ax, what, count, last=None):
-    """The law through the first `count` members with its interval, all losses, and what came out at `last`."""
-    law, x = law_over(what, count), np.array([getattr(m, what) for m in members])
-    line = np.geomspace(x[0], getattr(big, what) * 1.2)
-    ax.fill_between(line, *np.transpose([law.interval(at) for at in line]), color=plots.COLOURS[0], alpha=0.15, linewidth=0)
-    ax.plot(line, law(line), color=plots.COLOURS[0], linestyle="-")
-    ax.plot(x[:count], losses[:count], "o", color=plots.COLOURS[0])
-    ax.plot(x[count:], losses[count:], "D", color=plots.COLOURS[1])
-    if last is not None:
-        ax.plot(getattr(big, what), last, "s", color=plots.COLOURS[3])
-    ax.set(xscale="log", xlabel=what, ylim=(0.9 * law(line[-1]), 1.1 * losses[0]))
-
-
-fig, axes = plt.subplots(1, 2, figsize=(6.6, 2), sharey=True)
-for ax, what in zip(axes, ("params", "flops")):
-    draw_law(ax, what, 4)
-axes[0].set(ylabel="bits per byte")
-plt.show()
+bet_on(members[-1], 4, losses[-1])
+print(f"the series took {core_seconds() - began:.0f} core-s now")
 
 # %% [markdown]
-# Dots were fitted, the diamond was not; nine of ten diamonds should fall into the shade. Four points are few: two numbers
-# (three on real text) were taken from them, so two degrees of freedom are left (one), and Student's t makes the
-# interval 1.8 times (3.8 times) as wide as many points would. That is the price of a short series, said plainly.
+# Four points are few: two numbers were taken from them (three on real text), and with the two degrees of freedom left
+# (one) the interval is 1.8 times (3.8 times) as wide as with many points.
 #
-# Now the bet that counts. With all five points, the run itself, four times as large as the largest of them:
+# Now the bet that counts: from all five, the run itself, several times as large as any of them.
 
 # %%
 bet_on(big, 5)
-bet = law_over("params", 5)
 
 # %% [markdown]
 # ## The run
@@ -652,26 +626,39 @@ model, tokenizer, meta = checkpoint.load_model(run, "base")
 model.to(device).compute_dtype = pick_dtype(device, meta["dtype"])     # computes as it was trained
 base_bpb = score(model, held_out)
 print(f"packed rows      {result['val_bpb']:.4f} bits per byte, by your function {score_rows(model):.4f}")
-low, high = bet.interval(big.params)
-print(f"the bet          {bet(big.params):.4f} ({low:.4f} to {high:.4f}), off by {bet(big.params) / result['val_bpb'] - 1:+.1%}")
+print(f"documents alone  {base_bpb:.4f}")
 if town:
-    print(f"their floor      {E:.4f}")
-print(f"documents alone  {base_bpb:.4f}" + (f", their floor {floor:.4f}" if town else ""))
+    print(f"their floors     {E:.4f} and {floor:.4f}")
+bet_on(big, 5, result["val_bpb"])
 
 # %% [markdown]
 # (Packed rows and our 128 KB of documents are not the same text, so their numbers and their floors differ.)
 
 # %%
-fig, ax = plt.subplots(figsize=(3.6, 2))
-draw_law(ax, "params", 5, last=result["val_bpb"])
-ax.set(ylabel="bits per byte")
+def draw_law(ax, what):
+    """What lies above the floor: the law through the first four, its interval, and what came out."""
+    law, sizes = law_over(what, 4), np.array([getattr(m, what) for m in [*members, big]])
+    above = np.array([*losses, result["val_bpb"]]) - law.floor
+    line = np.geomspace(sizes[0], sizes[-1])
+    low, high = np.transpose([law.interval(x) for x in line]) - law.floor
+    ax.fill_between(line, low.clip(1e-9), high, color=plots.COLOURS[0], alpha=0.15, linewidth=0)
+    ax.plot(line, law(line) - law.floor, color=plots.COLOURS[0], linestyle="-")
+    for at, marker, colour in ((slice(4), "o", 0), (slice(4, -1), "D", 1), (slice(-1, None), "s", 3)):
+        ax.plot(sizes[at], above[at], marker, color=plots.COLOURS[colour])
+    ax.set(xscale="log", yscale="log", xlabel=what, ylim=(max(1e-3, above.min() / 2), 2 * above[0]))
+
+
+fig, axes = plt.subplots(1, 2, figsize=(5.4, 1.8), sharey=True)
+for ax, what in zip(axes, ("params", "flops")):
+    draw_law(ax, what)
+axes[0].set(ylabel="bits above the floor")
 plt.show()
 
 # %% [markdown]
-# The square is the run. A power law is a bet that there is always a rarer thing left to learn, as on the web. Our town
-# has no such tail: 240 facts and one rule. A model large enough for all of them falls off the law's line, down to the
-# floor; and an ability that appears all at once, as carrying does, is in no law fitted before it appeared. An interval
-# speaks of the scatter around a law, never of the place where the law ends.
+# The dots were fitted; the diamond and the square, which is the run, were not. A power law is a bet that there is always
+# a rarer thing left to learn, as on the web. Our town has no such tail: 240 facts and one rule. A model large enough
+# for all of it leaves the law and drops to the floor, and an ability that comes all at once, as carrying in a sum may,
+# is in no law fitted before. An interval speaks of the scatter around a law, never of the place where the law ends.
 #
 # ## What it learned, and what nobody can
 #
@@ -914,11 +901,11 @@ if town:
 # separator byte.
 
 # %%
+from nanochat.evals.compress import compress, decompress, rival_sizes
+
 blob, primer = ("\0".join(texts).encode() for texts in (held_out, read(paths[:-1], 1_000_000)))
-size_of = {
-    "gzip": len(zlib.compress(blob, 9)),
+size_of = rival_sizes(blob) | {                                        # gzip, xz and zstd, each at its best
     "bzip2": len(bz2.compress(blob, 9)),
-    "xz": len(lzma.compress(blob, preset=9)),
     "xz, having read 1 MB": len(lzma.compress(primer + blob, preset=9)) - len(lzma.compress(primer, preset=9)),
     "our model (ideal)": sum(float(loss.sum()) for loss in losses_of(model, windows(held_out))) / math.log(2) / 8,
 }
@@ -931,23 +918,22 @@ for name, rate in rates.items():
 # xz that has read a megabyte of the town is the fair opponent: it too has seen training text. It finds *strings* that
 # repeat. A new sum repeats no string; to make it shorter you have to add.
 #
-# `nanochat/evals/coder.py` has the arithmetic coder. Packing one token at a time takes a while, so a part has to do:
+# `nanochat/evals/coder.py` has the arithmetic coder. Packing one token at a time takes a while, so a part has to do; on
+# so short a text the others have little to go on:
 
 # %%
-from nanochat.evals.compress import compress, decompress
-
 sample = "\0".join(held_out[:100])[:10_000].encode()
 packed = compress(model, tokenizer, sample)
-print(f"{len(sample):,} bytes, {len(lzma.compress(sample, preset=9)):,} with xz, {len(packed):,} with the model; "
-      f"the same bytes again: {decompress(model, tokenizer, packed) == sample}")
+for name, size in {"plain": len(sample), **rival_sizes(sample), "our model": len(packed)}.items():
+    print(f"{name:>10} {size:6,} bytes, {len(sample) / size:5.1f} to 1")
+print("the same bytes again:", decompress(model, tokenizer, packed) == sample)
 
 # %% [markdown]
 # Now the catch. To unpack the file you need the model.
 
 # %%
 weights = (path / "model.safetensors").stat().st_size
-best = min(rates[name] for name in list(rates)[:4])
-gain = best - rates["our model (ideal)"]
+gain = min(rate for name, rate in rates.items() if "model" not in name) - rates["our model (ideal)"]
 if gain > 0:
     print(f"the weights are {weights:,} bytes: they pay after {weights * 8 / gain / 1e6:.1f} MB of such text")
 else:
