@@ -25,6 +25,7 @@ from nanochat.train.config import (
     ChatTrainConfig,
     GRPOConfig,
     MachineConfig,
+    MiniseriesConfig,
     PretrainConfig,
 )
 
@@ -133,6 +134,7 @@ class Scale(Section):
     tokenizer: TokenizerConfig
     char_rnn: CharRNNConfig
     pretrain: PretrainConfig
+    miniseries: MiniseriesConfig
     midtrain: ChatTrainConfig
     sft: ChatTrainConfig
     grpo: GRPOConfig

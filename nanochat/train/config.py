@@ -115,6 +115,15 @@ class PretrainConfig(StageConfig):
     data: DataConfig
     model: ModelConfig
     horizon: float | None = None            # tokens a weight; what a scale leaves out follows, see nanochat.train.scaling
+    folder: str = "base"                    # where in the run it is kept; a miniseries has folders of its own
+
+
+class MiniseriesConfig(Config):
+    """Small models of one family, trained before the large one. See nanochat.train.miniseries."""
+
+    depths: list[int] = Field(min_length=5)     # rising; the last is predicted from the others
+    width: int = Field(64, gt=0)                # channels for each layer of depth
+    compile: bool = True                        # compiling five models takes longer than training tiny ones
 
 
 class Share(Config):

@@ -57,14 +57,15 @@ def _run(stage: str, config, run: Run, machine: MachineConfig, live=None) -> dic
 
 
 def _torchrun(stage: str, config, run: Run, machine: MachineConfig, live) -> dict:
-    folder = run / STAGES[stage][2]
+    name = folder_of(stage, config.model_dump())
+    folder = run / name
     folder.mkdir(parents=True, exist_ok=True)
     with Stop() as stop:
         for restart in range(1 + RESTARTS):
             announce(run.path, stage, config.model_dump(mode="json"), machine)
             guard = _start(run.path, machine, folder / _log(0), node=0)
             try:
-                _follow(run, STAGES[stage][2], guard, live, stop)
+                _follow(run, name, guard, live, stop)
             finally:
                 guard.stdin.close()          # the end of the pipe stops the ranks, should they still run
                 code = guard.wait()
@@ -82,9 +83,14 @@ def _torchrun(stage: str, config, run: Run, machine: MachineConfig, live) -> dic
     return json.loads((folder / "result.json").read_text())
 
 
+def folder_of(stage: str, config: dict) -> str:
+    """Where in the run a stage is kept: a pretraining may name another place."""
+    return config.get("folder", STAGES[stage][2])
+
+
 def announce(run: Path, stage: str, config: dict, machine: MachineConfig) -> None:
     """Tell all nodes of a run what is started now; no stage tells them that the run has ended."""
-    for log in (run / STAGES[stage][2]).glob(_log("*")) if stage else ():
+    for log in (run / folder_of(stage, config)).glob(_log("*")) if stage else ():
         log.unlink()
     job = {"id": uuid.uuid4().hex, "stage": stage, "config": config, "machine": machine.model_dump(mode="json")}
     write_json(run / JOB, job)
@@ -111,7 +117,7 @@ def follow(run: Path, node: int, ready: Callable[[], None] = lambda: None) -> No
             ready()
             done, machine = now["id"], MachineConfig.model_validate(now["machine"])
             say(f"{now['stage']}: {machine.nproc} processes of {machine.nproc * machine.nodes} are here")
-            log = run / STAGES[now["stage"]][2] / _log(node)
+            log = run / folder_of(now["stage"], now["config"]) / _log(node)
             guard = _start(run, machine, log, node)
             while guard.poll() is None and not stop.asked and job()["id"] == done:
                 time.sleep(0.5)

@@ -46,7 +46,7 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
     Raises UserError when three steps in a row are not finite or three saves in a row fail; checkpoints stay whole.
     SIGTERM and SIGINT end it after the step and a save (see `signals.Stop`).
     """
-    name, schedule = stage.folder.name, config.schedule
+    name, schedule = stage.folder.relative_to(run.path).as_posix(), config.schedule
     belongs = {"config": stage.digest, "tokenizer": tokenizer.digest}
     start, state, optim_state = 0, {}, None
     path = checkpoint.latest(stage.folder, **belongs)

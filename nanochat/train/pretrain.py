@@ -1,4 +1,4 @@
-"""Pretraining: text shards → packed rows → next-token loss → runs/<name>/base."""
+"""Pretraining: text shards → packed rows → next-token loss → runs/<name>/base (or another `folder`)."""
 
 import torch
 
@@ -9,7 +9,7 @@ from nanochat.model import GPT, GPTConfig
 from nanochat.runtime import Run, World, say
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import scaling
-from nanochat.train.config import MachineConfig, PretrainConfig
+from nanochat.train.config import MachineConfig, ModelConfig, PretrainConfig
 from nanochat.train.loop import train
 from nanochat.train.progress import Live
 from nanochat.train.stage import stage_folder
@@ -20,16 +20,13 @@ def pretrain(run: Run, config: PretrainConfig, machine: MachineConfig, world: Wo
     tokenizer = Tokenizer.from_dir(run / "tokenizer")
     paths = text_shards(config.data.source, run / "data", world=config.data.world, seed=run.seed, shards=config.data.shards,
                         val_shard=config.data.val_shard)
-    with stage_folder(run, "base", config, {"tokenizer": tokenizer.digest}, world) as stage:
+    with stage_folder(run, config.folder, config, {"tokenizer": tokenizer.digest}, world) as stage:
         if stage.result is not None:
             return stage.result
         if config.horizon:
             say("\n".join(scaling.table(config, tokenizer.vocab_size)))
-        m = config.model
-        model = GPT(GPTConfig.from_depth(m.depth, tokenizer.vocab_size, m.sequence_len, n_embd=m.n_embd, head_dim=m.head_dim,
-                                         n_kv_head=m.n_kv_head, arch=m.arch))
-        model.init_weights(seed=run.seed)
-        loader = pretrain_loader(paths[:-1], tokenizer, rows=config.rows, sequence_len=m.sequence_len, seed=run.seed,
+        model = GPT(model_config(config.model, tokenizer.vocab_size)).init_weights(seed=run.seed)
+        loader = pretrain_loader(paths[:-1], tokenizer, rows=config.rows, sequence_len=config.model.sequence_len, seed=run.seed,
                                  streams=config.streams, rank=world.rank, world=world.size)
 
         def evaluate(model: GPT) -> float:
@@ -39,6 +36,12 @@ def pretrain(run: Run, config: PretrainConfig, machine: MachineConfig, world: Wo
         if world.main:
             stage.finish(result)
         return result
+
+
+def model_config(m: ModelConfig, vocab_size: int) -> GPTConfig:
+    """The whole shape of the model that a scale describes."""
+    return GPTConfig.from_depth(m.depth, vocab_size, m.sequence_len, n_embd=m.n_embd, head_dim=m.head_dim,
+                                n_kv_head=m.n_kv_head, arch=m.arch)
 
 
 def validation_bpb(model: GPT, paths: list, tokenizer: Tokenizer, config: PretrainConfig, world: World) -> float:

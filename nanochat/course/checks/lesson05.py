@@ -1,8 +1,8 @@
 """Lesson 05, pretraining: the cases of its exercises, and the answers that `use` gives for want of a library function.
 
 Oracles are of another make than the answers: a loop over positions for the shift, a plain search through a list for
-packing (the answer is the library's sorted shelf), odds multiplied as whole numbers for bits per byte, the covariance
-formula for power laws, strings for prefixes.
+packing (the answer is the library's sorted shelf), odds multiplied as whole numbers for bits per byte, NumPy's
+polynomials for power laws, strings for prefixes.
 """
 
 import math
@@ -46,12 +46,6 @@ def reference_choose(rows: list[list[int]], losses: list[list[float]]) -> int:
         prefix += 1
     means = [sum(loss[prefix - 1:]) / len(loss[prefix - 1:]) for loss in losses]
     return means.index(min(means))
-
-
-def reference_fit_power_law(x, y) -> tuple[float, float]:
-    """(a, b) of the power law y = a * x ** -b that fits best: least squares on the logarithms."""
-    slope, intercept = np.polyfit(np.log(x), np.log(y), 1)
-    return float(np.exp(intercept)), float(-slope)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -283,9 +277,8 @@ def hears_every_point(fit_power_law):
     for _ in range(10):
         n = random.randint(3, 8)
         x, y = np.exp(np.random.uniform(0, 9, n)), np.exp(np.random.uniform(-1, 1, n))
-        u, v = np.log(x) - np.log(x).mean(), np.log(y)
-        slope = float((u * v).sum() / (u * u).sum())
-        _demand_law(fit_power_law, x, y, math.exp(v.mean() - slope * np.log(x).mean()), -slope)
+        slope, intercept = np.polyfit(np.log(x), np.log(y), 1)
+        _demand_law(fit_power_law, x, y, math.exp(intercept), -slope)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
