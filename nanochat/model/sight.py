@@ -72,25 +72,13 @@ def attend_varlen(q: Tensor, k: Tensor, v: Tensor, window: int | None, documents
     if documents is None:
         starts = torch.arange(0, B * T + 1, T, dtype=torch.int32, device=q.device)
     else:
+        from nanochat.model.documents import sequence_starts  # here, for it loads torch's compiler: seconds
+
         starts = sequence_starts(documents)
     flat = [x.transpose(1, 2).reshape(B * T, -1, D) for x in (q, k, v)]
     reach = (-1 if window is None else window, 0)
     y = varlen_attn(*flat, starts, starts, T, T, scale=scale, window_size=reach, enable_gqa=H != k.shape[1])
     return y.view(B, T, H, D).transpose(1, 2)
-
-
-@torch.compiler.disable  # how many documents there are is known from the data alone
-def sequence_starts(documents: Tensor) -> Tensor:
-    """
-    Where each document of documents (B, T) begins in the rows laid end to end, and where the last one ends: int32.
-
-    The end is repeated (documents without tokens) up to a power of two, so that compiled code sees few lengths.
-    """
-    first = torch.ones_like(documents, dtype=torch.bool)
-    first[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    starts = first.flatten().nonzero().flatten().int()
-    room = 1 << len(starts).bit_length()
-    return torch.cat((starts, starts.new_full((room - len(starts),), documents.numel())))
 
 
 def attend_flex(q: Tensor, k: Tensor, v: Tensor, window: int | None, documents: Tensor | None, scale: float) -> Tensor:

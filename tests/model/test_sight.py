@@ -8,12 +8,12 @@ import torch
 
 from nanochat.model import GPTConfig, sight
 from nanochat.model.attention import attend_fused, attend_manual
+from nanochat.model.documents import sequence_starts
 from nanochat.model.sight import (
     Sight,
     attend_flex,
     attend_varlen,
     choose_path,
-    sequence_starts,
     use_flash3,
     visible,
 )
