@@ -142,15 +142,18 @@ class GPT(nn.Module):
         """All weights. Of the seed architecture with as many key/value heads as heads: 2 V C + 12 L C^2."""
         return sum(p.numel() for p in self.parameters())
 
-    def flops_per_token(self) -> int:
+    def flops_per_token(self, exact: bool = False) -> int:
         """
         Training FLOPs (forward and backward) per token: 6 for every weight that is multiplied (embeddings are looked
-        up), and 12 H D for each token a layer sees in a full context, unmasked. (PaLM, appendix B)
+        up), and 12 H D for each token a layer sees: a full context or window as nanochat and PaLM (appendix B) count, or
+        with `exact` what is left under the causal mask, on average over the positions.
         """
-        c = self.config
+        c, T = self.config, self.config.sequence_len
         multiplied = sum(m.weight.numel() for m in self.modules() if isinstance(m, Linear))
-        seen = sum(min(c.window(i) or c.sequence_len, c.sequence_len) for i in range(c.n_layer))
-        return 6 * multiplied + 12 * c.n_embd * seen
+        seen = [min(c.window(i) or T, T) for i in range(c.n_layer)]
+        if exact:  # position t sees itself and min(t, w) before it
+            seen = [w + 1 - w * (w + 1) / (2 * T) for w in (min(w, T - 1) for w in seen)]
+        return round(6 * multiplied + 12 * c.n_embd * sum(seen))
 
     def inference_copy(self, dtype: torch.dtype | None = None) -> "GPT":
         """The same model with matrices stored, not only used, in `dtype` (default: `compute_dtype`); no gradients."""

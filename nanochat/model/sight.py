@@ -89,9 +89,11 @@ def attend_flex(q: Tensor, k: Tensor, v: Tensor, window: int | None, documents: 
         near = (s <= t) if window is None else (s <= t) & (t - s <= window)
         return near if documents is None else near & (documents[b, t] == documents[b, s])
 
+    # Alone, uncompiled, it would write out every score; inside a compiled model it is compiled with it.
+    kernel = torch.compile(flex_attention) if q.is_cuda and not torch.compiler.is_compiling() else flex_attention
     B, H, T, _ = q.shape
     block_mask = create_block_mask(seen, B if documents is not None else None, None, T, T, device=q.device)
-    return flex_attention(q, k, v, block_mask=block_mask, scale=scale, enable_gqa=H != k.shape[1])
+    return kernel(q, k, v, block_mask=block_mask, scale=scale, enable_gqa=H != k.shape[1])
 
 
 def choose_path(device: torch.device, dtype: torch.dtype, config) -> str:
