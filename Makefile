@@ -32,7 +32,7 @@ soak: .venv/ready
 	$(BIN)/python tests/soak/kills.py --cycles 50 --saves 100 --out benchmarks/results/soak.json
 
 bench: .venv/ready
-	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/train_cpu.py
 	$(BIN)/python benchmarks/tokenizer.py
 
 clean:

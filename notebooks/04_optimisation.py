@@ -56,6 +56,7 @@ from nanochat.train import char_rnn
 from nanochat.train.config import MachineConfig, OptimConfig, PretrainConfig
 
 plots.style()
+torch.set_num_threads(S.machine.threads or torch.get_num_threads())
 
 # %% [markdown]
 # ## A ravine
@@ -251,29 +252,36 @@ check("04.newton_schulz")
 # %% tags=["use:04.newton_schulz"]
 newton_schulz = use("04.newton_schulz")
 
+# %% [markdown]
+# Need all five steps be the same? **Polar Express** takes another polynomial each time, the best for what the one before can leave.
+# It is the library's for the larger scales. **Predict before you run:** which of the two leaves the narrower band?
+
 # %%
-s = torch.linspace(0, 1, 41)
-fig, (left, right) = plt.subplots(1, 2, figsize=(5.2, 1.8))
-for steps, marker in ((1, "."), (5, "+")):
-    y = s
-    for _ in range(steps):
-        y = 3.4445 * y - 4.7750 * y**3 + 2.0315 * y**5
-    left.plot(s, y, marker, markersize=4)
-left.set(xlabel="singular value", title="polynomial once (.), 5 times (+)", ylim=(0, 1.3), yticks=[0, 0.5, 1])
-after = torch.linalg.svdvals(newton_schulz(gradient))
-right.semilogy((sizes / gradient.norm())[::2], ".", markersize=4)
-right.semilogy(after[::2], "+", markersize=4)
-right.set(xlabel="direction", xticks=[], title="gradient before (.), after (+)")
+from nanochat.train import muon
+
+schulz, polar = newton_schulz(gradient), muon.polar_express(gradient[None])[0]
+x = torch.logspace(-3, 0, 22)
+fig, (left, right) = plt.subplots(1, 2, figsize=(5.2, 1.8), sharey=True)
+for coefficients, marker in (([muon.NEWTON_SCHULZ] * 5, "."), (muon.POLAR_EXPRESS, "+")):
+    y = x
+    for a, b, c in coefficients:
+        y = a * y + b * y**3 + c * y**5
+    left.semilogx(x, y, marker, markersize=4)
+left.set(title="what becomes of a value", xlabel="singular value, Frobenius norm 1")
+right.plot(sizes[::3] / sizes[0], "kx", markersize=3)
+for direction, marker in ((schulz, "C0."), (polar, "C1+")):
+    right.plot(torch.linalg.svdvals(direction)[::3], marker, markersize=4)
+right.set(title="gradient (x), made even (., +)", xlabel="direction", xticks=[])
 plt.show()
 
 # %% [markdown]
-# The polynomial does not settle at 1. It was chosen to be steep at zero, so that small values rise fast, and what it leaves is a band
-# around 1. For a step that is enough.
+# Dots are ours, plus signs Polar Express. Neither settles at 1: ours was chosen to be steep at zero, so that small values rise fast, and
+# leaves a band around 1. The other's band is narrower. For a step both will do.
 
 # %%
-before = sizes / sizes[0]
-print(f"longer than half the longest: {(before > 0.5).sum()} of {len(before)} directions before, "
-      f"{(after > after[0] / 2).sum()} after")
+for name, matrix in {"gradient": gradient, "Newton-Schulz": schulz, "Polar Express": polar}.items():
+    s = torch.linalg.svdvals(matrix)
+    print(f"{name:<14} longer than half the longest: {(s > s[0] / 2).sum():2} of {len(s)} directions")
 
 # %% [markdown]
 # **Muon** is that, after momentum. With one refinement: it looks ahead a little, by mixing the current gradient in once more (that is
@@ -336,6 +344,37 @@ for (name, stage), marker in zip(stages.items(), (".", "+", "x")):
 ax.legend(fontsize=7, loc="upper right")
 ax.set(xlabel="share of the steps", title="factor on the learning rates")
 plt.show()
+
+# %% [markdown]
+# ## What a larger model gets
+#
+# Nobody tunes a model that costs a day. One is tuned at depth 12, and the others' numbers follow from how far they are from it:
+#
+# - *Batch.* More weights, more tokens; the longer the run, the smaller what is left to learn beside the noise of a batch. Averaging
+#   more tokens helps: the best batch grows like the 0.38th power of the tokens.
+# - *Rates.* The noise of a mean falls with the root of the batch, so steps may be as much longer. AdamW's shrink with the root of the
+#   width besides, for a sum over more inputs moves further; Muon's steps already have one size.
+# - *Decay.* Weights forget over batch ÷ (rate · decay) tokens. That stays the same share of the run.
+
+# %%
+from nanochat.train import scaling
+
+depths = range(8, 33, 4)
+weights = {d: 12 * d * scaling.width(d)**2 + 32768 * scaling.width(d) for d in (*depths, 12)}  # those that are multiplied
+batches = [scaling.batch_tokens(weights[d], weights[12]) for d in depths]
+rates = {"Muon": [0.02 * scaling.batch_factor(b) for b in batches],
+         "head": [0.008 * scaling.batch_factor(b) * scaling.width_factor(scaling.width(d)) for d, b in zip(depths, batches)]}
+decays = [scaling.weight_decay(b, weights[d], weights[12]) for d, b in zip(depths, batches)]
+fig, axes = plt.subplots(1, 3, figsize=(5.4, 1.5))
+axes[0].plot(depths, [b / 2**20 for b in batches], ".")
+axes[1].plot(depths, rates["Muon"], ".", depths, rates["head"], "+")
+axes[2].plot(depths, decays, ".")
+for ax, title in zip(axes, ("batch, 2²⁰ tokens", "rate: Muon (.), head (+)", "Muon's decay")):
+    ax.set(title=title, xticks=(12, 24), xlabel="depth", ylim=(0, None))
+plt.show()
+
+# %% [markdown]
+# The batch climbs in steps, being a power of two, and the rates with it. The gpt2 scale of course.yml, depth 24, has these numbers.
 
 # %% [markdown]
 # ## A race
@@ -430,50 +469,16 @@ print(f"largest difference of any weight after 3 steps: {apart:.1e}")
 # with them: an H100 does 989 TFLOP/s in bf16 and 1,979 in float8, by its data sheet. There are several ways to spend the bits.
 
 # %%
-print("              bits   largest   smallest   next after 1")
-for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn):
+formats = {"fp32": torch.float32, "bf16": torch.bfloat16, "e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
+print("       bits    largest   smallest   next after 1")
+for name, dtype in formats.items():
     f = torch.finfo(dtype)
-    print(f"{str(dtype)[6:]:<14}{f.bits:4} {f.max:9.1e}  {f.smallest_normal:9.1e}   1 + {f.eps:.1e}")
+    print(f"{name:<8}{f.bits:3} {f.max:10.1e} {f.smallest_normal * f.eps:10.1e}   1 + {f.eps:.1e}")
 
 # %% [markdown]
-# bfloat16 has fp32's range with less precision, so nothing overflows that did not before. float8 has neither: a tensor must first be
-# *scaled* into its small range. See what that does to real tensors, of the model we have just trained.
-
-# %%
-def through(x, dtype, scaled=False):
-    """x rounded to dtype; scaled, so that its largest entry is the largest that dtype can hold."""
-    scale = torch.finfo(dtype).max / x.abs().max() if scaled else 1.0
-    return (x * scale).to(dtype).float() / scale
-
-
-def first_gradient(step):
-    """The gradient of the first MLP matrix on one batch: (256, 64)."""
-    mine.zero_grad()
-    mine(*batch(step)).backward()
-    return mine.blocks[0].mlp.c_fc.weight.grad.clone()
-
-
-gradient, other = first_gradient(0), first_gradient(1)
-weight, x = mine.blocks[0].mlp.c_fc.weight.detach(), mine.hidden(batch(0)[0]).detach()  # (256, 64), (16, 64, 64)
-
-# %%
-def error(a, b):
-    return f"{((a - b).norm() / b.norm()).item():8.2%}"
-
-
-print("relative error of          x @ w   gradient   lost to 0")
-for dtype, scaled in ((torch.bfloat16, False), (torch.float8_e4m3fn, False), (torch.float8_e4m3fn, True)):
-    w8, x8, g8 = (through(t, dtype, scaled) for t in (weight, x, gradient))
-    zero = ((g8 == 0) & (gradient != 0)).float().mean()
-    print(f"{str(dtype)[6:]:<14}{'scaled' if scaled else '':<9}", error(x8 @ w8.T, x @ weight.T), "", error(g8, gradient), f"  {zero:8.1%}")
-print("another batch instead            ", error(other, gradient))
-
-# %% [markdown]
-# In bf16 all is off by a few thousandths; the gradient of another batch differs by far more. In float8, unscaled, most of this
-# gradient is gone, for its entries are smaller than the smallest number there is. Scaled, it costs a few hundredths.
-#
-# So here is the obvious idea. Products may be rounded; then why not store the weights in bf16 as well and save half the memory?
-# We let AdamW train a model, and then go on with small steps, as at the end of a schedule.
+# bfloat16 has fp32's range with less precision, so nothing overflows that did not before. The two float8 formats, named after their
+# bits of exponent and mantissa, have neither. What does that do to real numbers? We let AdamW train a model for a moment, and catch
+# what meets in the products of one layer: its weight, its input, and the gradient that comes back to it.
 
 # %%
 by_adamw = runners["AdamW"][0]
@@ -483,7 +488,106 @@ for step in range(STEPS):
     grown(*batch(step)).backward()
     step_all(grown, by_adamw, 0.02, grown_states)
 
+# %%
+caught = {}
 
+
+def catch(layer, args, out):
+    caught["x"] = args[0].detach().flatten(0, 1)  # (1024, 64)
+    out.register_hook(lambda gradient: caught.update(g=gradient.flatten(0, 1)))  # (1024, 256)
+
+
+layer = grown.blocks[0].mlp.c_fc
+hook = layer.register_forward_hook(catch)
+grown(*batch(0)).backward()
+hook.remove()
+w, x, g = layer.weight.detach(), caught["x"], caught["g"]
+
+# %% [markdown]
+# **Predict before you run.** Below is how often each power of two occurs in the three, zeros left out. Which of them lies outside of
+# what float8 can hold?
+
+# %%
+fig, ax = plt.subplots(figsize=(4.6, 1.9))
+for (name, t), marker in zip({"weight": w, "input": x, "gradient": g}.items(), (".", "x", "+")):
+    powers, counts = (torch.frexp(t[t != 0]).exponent - 1).unique(return_counts=True)
+    ax.plot(powers, counts / counts.sum(), marker, markersize=4, label=name)
+for y, name in ((-0.05, "e4m3"), (-0.11, "e5m2"), (-0.17, "bf16")):
+    f = torch.finfo(formats[name])
+    ax.plot([math.log2(f.smallest_normal * f.eps), math.log2(f.max)], [y, y], "k-")
+    ax.annotate(name, (8.7, y + 0.01), fontsize=7)
+ax.legend(fontsize=7)
+ax.set(xlim=(-34, 17), xlabel="power of two", title="shares, and the formats' ranges")
+plt.show()
+
+# %% [markdown]
+# The gradient lies to the left of e4m3, and half of it to the left of e5m2. So a tensor is *scaled* first. Tensorwise means one factor for all of it,
+# which takes its largest entry to the largest number there is: in the picture it slides to the right until it touches the edge. Sums are
+# kept in fp32, and the factors are taken out at the end. Does it help? All three products of the layer, against fp64:
+
+# %%
+from nanochat.model.fp8 import E4M3, E5M2, product, scaled
+
+
+def in_fp8(a, b, dtype=E4M3):
+    """a @ b, a rounded to dtype, b to e4m3: where there is no such hardware, the same rounding, multiplied in fp32."""
+    (a8, a_factor), (b8, b_factor) = scaled(a, dtype), scaled(b, E4M3)
+    return product(a8, b8, a_factor, b_factor, torch.float32)
+
+
+def error(a, b):
+    return f"{((a.double() - b.double()).norm() / b.double().norm()).item():11.1e}"
+
+# %%
+ways = {"fp32": torch.matmul, "bf16": lambda a, b: a.bfloat16() @ b.bfloat16(),
+        "e4m3, unscaled": lambda a, b: a.to(E4M3).float() @ b.to(E4M3).float(),
+        "e4m3, scaled": in_fp8, "e5m2 by e4m3": lambda a, b: in_fp8(a, b, E5M2)}
+products = {"output x wᵀ": (x, w.T), "to x: g w": (g, w), "to w: gᵀ x": (g.T, x)}
+print("relative error ", *(f"{name:>11}" for name in products))
+for way, multiply in ways.items():
+    print(f"{way:<15}", *(error(multiply(a, b), a.double() @ b.double()) for a, b in products.values()))
+
+# %% [markdown]
+# bf16 is off by a few thousandths. Unscaled, float8 keeps the output and loses the gradient altogether; scaled, it costs a few
+# hundredths. And e5m2, with a bit less of mantissa, is the worse of the two. Why would anyone take it for gradients? Let one entry be
+# a thousand times the largest, as happens once in a long run:
+
+# %%
+wild = g.clone()
+wild[0, 0] = 1000 * g.abs().max()
+for name, dtype in (("e4m3", E4M3), ("e5m2", E5M2)):
+    lost = (scaled(wild, dtype)[0].float() == 0) & (wild != 0)
+    print(f"{name}: one wild entry, and {lost.sum() / (g != 0).sum():.0%} of the others are zero")
+
+# %% [markdown]
+# That is what its range is for. The last matrix is another matter: the head's errors go straight into the logits. Here are bf16, float8
+# in the twelve matrices of the blocks, and float8 in the head alone:
+
+# %%
+def with_bits(blocks=False, head=False, dtype=torch.bfloat16, step=1):
+    """The loss of a batch and all gradients in one vector."""
+    model = copy.deepcopy(grown).use_fp8(least=0 if blocks else math.inf)  # least: how small a matrix may be
+    model.compute_dtype, model.lm_head.fp8 = dtype, head
+    model.zero_grad()
+    loss = model(*batch(step))
+    loss.backward()
+    return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()])
+
+# %%
+loss, whole = with_bits(dtype=torch.float32)
+for name, bits in {"bf16": {}, "12 matrices in float8": {"blocks": True}, "the head in float8": {"head": True}}.items():
+    here, gradient = with_bits(**bits)
+    print(f"{name:<22} loss {here - loss:+.5f}   gradient off by {error(gradient, whole)}")
+print(f"{'another batch':<36}   gradient off by {error(with_bits(step=2)[1], whole)}")
+
+# %% [markdown]
+# One matrix does more than half the damage of twelve, for a small share of a large model's arithmetic. So the head stays in bf16, and so
+# do matrices too small to gain. For the rest there is comfort in the last line: the noise of a batch is larger than that of rounding.
+#
+# So here is the obvious idea. Products may be rounded; then why not store the weights in bf16 as well and save half the memory?
+# We go on with small steps, as at the end of a schedule.
+
+# %%
 @torch.no_grad()
 def score(model):
     return sum(model(*char_rnn.window(val_lanes, i, LENGTH, "cpu")).item() for i in range(8)) / 8 / math.log(2)
@@ -721,8 +825,9 @@ display(Markdown("\n".join("| " + " | ".join(row) + " |" for row in rows)))
 # - The steepest direction limits the learning rate of SGD; momentum lets opposite gradients cancel.
 # - AdamW gives each weight a rate of its own, corrected for averages that start from zero. It depends on the axes.
 # - Muon makes all singular values of a matrix's step about equal, by products alone.
-# - Warm-up, flat, down: a step is as long as what the averages know allows.
-# - Multiply in bf16, add in fp32. Weights kept in bf16 stand still when steps become small.
+# - Warm-up, flat, down: a step is as long as what the averages know allows. Batch, rates and decay follow from the depth.
+# - Multiply in bf16, or scaled and in float8 where matrices are large; add in fp32. Weights kept in bf16 stand still when steps
+#   become small.
 # - Pieces in time or on other devices add up to the same gradient if each is divided by the count of the whole batch. The
 #   optimizer's state need exist only once.
 #
@@ -738,6 +843,7 @@ display(Markdown("\n".join("| " + " | ".join(row) + " |" for row in rows)))
 #
 # - Kingma, Ba, *Adam* (2015); Loshchilov, Hutter, *Decoupled Weight Decay Regularization* (2019).
 # - Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024); Bernstein, Newhouse, *Old Optimizer, New Norm* (2024).
+# - Amsel et al., *The Polar Express* (2025).
 # - Goh, *Why Momentum Really Works* (2017): the ravine, with sliders.
 # - Hägele et al., *Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations* (2024): flat, then down.
 # - Micikevicius et al., *Mixed Precision Training* (2018) and *FP8 Formats for Deep Learning* (2022).

@@ -132,3 +132,16 @@ def chunks(path: Path) -> list[tuple[dict[str, str], str]]:
 def solutions(lesson: Lesson) -> dict[str, str]:
     """Exercise id -> the reference solution's cell."""
     return {fields["exercise"]: source for fields, source in chunks(lesson.solutions)}
+
+
+def few_colours(png: str) -> str:
+    """A picture (base64) in at most 64 colours: a small figure loses nothing to be seen, and most of its bytes."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    small = io.BytesIO()
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    picture.quantize(64, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()

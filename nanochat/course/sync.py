@@ -263,7 +263,7 @@ def _failed_source(nb: NotebookNode) -> str:
 
 
 def normalise(nb: NotebookNode) -> None:
-    """Drop everything that two executions of the same code would write differently."""
+    """Drop everything that two executions of the same code would write differently; make pictures small."""
     count = 0
     for cell in nb.cells:
         if cell.cell_type != "code":
@@ -280,6 +280,8 @@ def normalise(nb: NotebookNode) -> None:
                 output.metadata = {}
                 if not output.data:
                     continue
+                if "image/png" in output.data:
+                    output.data["image/png"] = notebooks.few_colours(output.data["image/png"])
             last = outputs[-1] if outputs else None
             if (
                 output.output_type == "stream"

@@ -72,25 +72,13 @@ def attend_varlen(q: Tensor, k: Tensor, v: Tensor, window: int | None, documents
     if documents is None:
         starts = torch.arange(0, B * T + 1, T, dtype=torch.int32, device=q.device)
     else:
+        from nanochat.model.documents import sequence_starts  # here, for it loads torch's compiler: seconds
+
         starts = sequence_starts(documents)
     flat = [x.transpose(1, 2).reshape(B * T, -1, D) for x in (q, k, v)]
     reach = (-1 if window is None else window, 0)
     y = varlen_attn(*flat, starts, starts, T, T, scale=scale, window_size=reach, enable_gqa=H != k.shape[1])
     return y.view(B, T, H, D).transpose(1, 2)
-
-
-@torch.compiler.disable  # how many documents there are is known from the data alone
-def sequence_starts(documents: Tensor) -> Tensor:
-    """
-    Where each document of documents (B, T) begins in the rows laid end to end, and where the last one ends: int32.
-
-    The end is repeated (documents without tokens) up to a power of two, so that compiled code sees few lengths.
-    """
-    first = torch.ones_like(documents, dtype=torch.bool)
-    first[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    starts = first.flatten().nonzero().flatten().int()
-    room = 1 << len(starts).bit_length()
-    return torch.cat((starts, starts.new_full((room - len(starts),), documents.numel())))
 
 
 def attend_flex(q: Tensor, k: Tensor, v: Tensor, window: int | None, documents: Tensor | None, scale: float) -> Tensor:
@@ -101,9 +89,11 @@ def attend_flex(q: Tensor, k: Tensor, v: Tensor, window: int | None, documents: 
         near = (s <= t) if window is None else (s <= t) & (t - s <= window)
         return near if documents is None else near & (documents[b, t] == documents[b, s])
 
+    # Alone, uncompiled, it would write out every score; inside a compiled model it is compiled with it.
+    kernel = torch.compile(flex_attention) if q.is_cuda and not torch.compiler.is_compiling() else flex_attention
     B, H, T, _ = q.shape
     block_mask = create_block_mask(seen, B if documents is not None else None, None, T, T, device=q.device)
-    return flex_attention(q, k, v, block_mask=block_mask, scale=scale, enable_gqa=H != k.shape[1])
+    return kernel(q, k, v, block_mask=block_mask, scale=scale, enable_gqa=H != k.shape[1])
 
 
 def choose_path(device: torch.device, dtype: torch.dtype, config) -> str:

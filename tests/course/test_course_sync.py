@@ -1,5 +1,6 @@
 """Text and notebook in step, on the made-up course."""
 
+import base64
 import re
 
 import pytest
@@ -119,3 +120,22 @@ def test_outputs_that_do_not_belong_in_a_release_are_named(course_folder, line, 
     lesson = load().lesson("01")
     edit(lesson.text, "print(merge", f"{line}\nprint(merge")
     assert re.search(re.escape(problem), "\n".join(sync(["01"])))
+
+
+def test_pictures_lose_bytes_and_keep_what_is_seen():
+    import io
+
+    import matplotlib.pyplot as plt
+    import numpy as np
+    from PIL import Image
+
+    figure, raw = plt.figure(figsize=(4, 2)), io.BytesIO()
+    figure.gca().plot(range(20), "o-", color="#e07a2d")
+    figure.savefig(raw)
+    plt.close(figure)
+    small = base64.b64decode(notebooks.few_colours(base64.b64encode(raw.getvalue()).decode()))
+    before, after = (
+        np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=int) for png in (raw.getvalue(), small)
+    )
+    assert len(small) < len(raw.getvalue()) / 2 and before.shape == after.shape
+    assert abs(before - after).max() < 40 and abs(before - after).mean() < 1

@@ -145,6 +145,17 @@ def test_training_follows_fp32(monkeypatch):
     assert ((rounded - plain).abs() <= 0.03 * plain).all() and not torch.equal(plain, rounded)
 
 
+def test_a_compiled_model_is_one_graph():
+    """No graph break at the layer's own gradient, and the same numbers. The kernels that a compiler makes are not run."""
+    model, idx = GPT(GPTConfig(16, 64, 2, 2, 2, 64)).init_weights(0).use_fp8(least=0), torch.arange(34).view(2, 17)
+    grads = []
+    for forward in (model, torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=False)):
+        model.zero_grad()
+        forward(idx[:, :-1], idx[:, 1:]).backward()
+        grads.append([p.grad for p in model.parameters()])
+    torch.testing.assert_close(*grads)
+
+
 def test_fp8_is_refused_where_there_is_none(monkeypatch):
     model = GPT(GPTConfig(8, 16, 1, 1, 1, 16))
     machine = MachineConfig(device="cpu", dtype="float32", fp8=True)

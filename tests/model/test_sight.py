@@ -1,6 +1,8 @@
 """Windows and documents: every path to attention sees what a loop over pairs of tokens sees, and no more."""
 
 import math
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -8,12 +10,12 @@ import torch
 
 from nanochat.model import GPTConfig, sight
 from nanochat.model.attention import attend_fused, attend_manual
+from nanochat.model.documents import sequence_starts
 from nanochat.model.sight import (
     Sight,
     attend_flex,
     attend_varlen,
     choose_path,
-    sequence_starts,
     use_flash3,
     visible,
 )
@@ -166,3 +168,9 @@ def test_flash_attention_3_is_taken_where_it_is_installed_and_right(monkeypatch)
     hopper[0] = (9, 0)
     monkeypatch.setattr("torch.nn.attention.activate_flash_attention_impl", missing, raising=False)
     assert not use_flash3(None, right)
+
+
+def test_the_compiler_is_not_loaded_before_it_is_used():
+    """It costs every command, kernel and rank several core seconds."""
+    code = "import sys, nanochat.cli, nanochat.train.pretrain; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
