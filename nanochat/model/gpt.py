@@ -128,8 +128,10 @@ class GPT(nn.Module):
         mean over the counted targets, their sum, or with reduction "none" each position's, (B, T), 0 where not counted.
         """
         x = self.hidden(idx, cache)
-        if targets is None:
-            return self.head(x)
+        return self.head(x) if targets is None else self.loss(x, targets, reduction)
+
+    def loss(self, x: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+        """The cross-entropy of hidden states (B, T, C), see `forward`."""
         c = self.config
         if fits(targets.numel(), c.vocab_size):
             loss = F.cross_entropy(self.head(x).flatten(0, 1), targets.flatten(), ignore_index=-1, reduction=reduction)

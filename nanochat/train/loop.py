@@ -10,11 +10,12 @@ Ctrl-C into "finish the step, save, leave", `watch` tells of steps that are not 
 `progress` of all others.
 """
 
+import copy
 import math
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import torch
 
@@ -65,7 +66,7 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
     optimizer = MuonAdamW(model, config.optim, world)
     if optim_state is not None:
         optimizer.load_tensors(optim_state)
-    forward = compiled(model) if config.compile else model
+    forward = compiled(model, world.size) if config.compile else model
     if not state:
         say(f"{name}: {schedule.steps} steps of {config.rows} × {model.config.sequence_len} tokens on {world.size} × "
             f"{world.device.type}, {model.num_params():,} parameters in {str(model.compute_dtype).removeprefix('torch.')}")
@@ -89,7 +90,8 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
                 with watch.own_work:
                     for i in range(0, rows, micro):
                         part = forward(inputs[i : i + micro], targets[i : i + micro], reduction="sum") / counted
-                        part.backward()
+                        with optimizer.overlap() if i + micro >= rows else nullcontext():      # in the last, ranks exchange gradients
+                            part.backward()
                         loss += part.detach()
                 loss, asked, written = world.sum(torch.stack((loss, *flags(stop.asked, saver.written, world)))).tolist()
                 grad_norm = math.nan                       # a loss that is not finite: no update, on no rank
@@ -160,9 +162,20 @@ def keep_compiled() -> None:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
-def compiled(model: GPT):
-    """The model compiled for static shapes, or the model itself, with one line, where no C++ compiler is at hand."""
+def compiled(model: GPT, ranks: int = 1):
+    """
+    The model compiled for static shapes, or the model itself, with one line, where no C++ compiler is at hand.
+
+    One graph is fastest, but hands over all its gradients at its end. With several ranks every block has a graph of its own,
+    so that a block's gradients travel while those before it are still at work.
+    """
     if next(model.parameters()).device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         say("no C++ compiler found: training without torch.compile, about three times slower (install g++)")
         return model
-    return torch.compile(model, dynamic=False)
+    if ranks == 1:
+        return torch.compile(model, dynamic=False)
+    twin = copy.deepcopy(model, {id(p): p for p in model.parameters()})        # the same weights; `model` itself stays as it is
+    for block in twin.blocks:
+        block.compile(dynamic=False)
+    twin.loss = torch.compile(twin.loss, dynamic=False)
+    return twin
