@@ -116,18 +116,18 @@ def _fixed(config: GPTConfig, optim: OptimConfig, ranks: int, dtype: torch.dtype
         model.compute_dtype = dtype
         weights = size(model.parameters())
         state = size(MuonAdamW(model, optim, World(size=ranks)).state_tensors().values())
-        if ranks > 1:  # gradients stacked to be sent, weights of all ranks received
-            return weights, state, 2 * weights
         optimizer = MuonAdamW(model, optim, World())
         for p in model.parameters():
             p.grad = torch.empty_like(p)
         with Allocations() as seen:  # MuonAdamW.step without its look at the norm: fake tensors have no values
+            for group, bucket in optimizer.order:
+                group.send(bucket)
             for group in optimizer.groups:
-                group.reduce()
+                group.receive()
             for group in optimizer.groups:
                 group.update(lr_scale=1.0, momentum=None, decay_scale=1.0, count=0)
-            for group in optimizer.groups:
-                group.finish()
+        if ranks > 1:  # each updates its share, and has the sums of its share beside the gradients that it sent
+            return weights, state, (weights + seen.peak) // ranks
         return weights, state, seen.peak
 
 

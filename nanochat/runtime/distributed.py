@@ -31,6 +31,26 @@ class World:
             dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
         return tensor
 
+    def sum_runs(self, full: torch.Tensor) -> tuple[torch.Tensor, dist.Work | None]:
+        """
+        Start to sum `full` (size · n, ...) over all ranks; -> this rank's run (n, ...) of the sum and what to wait for
+        before it is read. `full` is overwritten or must be left alone until then.
+        """
+        if self.size == 1:
+            return full, None
+        n = len(full) // self.size
+        if dist.get_backend() == "gloo":  # sums everything; only NCCL is worth the split
+            return full[self.rank * n : (self.rank + 1) * n], dist.all_reduce(full, async_op=True)
+        run = full.new_empty(n, *full.shape[1:])
+        return run, dist.reduce_scatter_tensor(run, full, async_op=True)
+
+    def gather_runs(self, full: torch.Tensor) -> dist.Work | None:
+        """Start to fill `full` (size · n, ...) in place with every rank's own run of it; -> what to wait for."""
+        if self.size == 1:
+            return None
+        n = len(full) // self.size
+        return dist.all_gather_into_tensor(full, full[self.rank * n : (self.rank + 1) * n], async_op=True)
+
     def gather(self, value) -> list:
         """The JSON-able `value` of every rank, on every rank, in rank order."""
         if self.size == 1:

@@ -61,6 +61,7 @@ def _torchrun(stage: str, config, run: Run, machine: MachineConfig, live) -> dic
         command = [sys.executable, "-m", "nanochat.train.guard", sys.executable, "-m", "torch.distributed.run", "--standalone",
                    f"--nproc-per-node={machine.nproc}", "-m", "nanochat.train.launch", str(Path(scratch) / "job.json")]
         environment = {**os.environ, "OMP_NUM_THREADS": str(machine.threads or 1),
+                       "OMP_WAIT_POLICY": "passive",                # threads that wait must not take a core from another rank
                        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "60"}      # seconds a rank has to save
         for restart in range(1 + RESTARTS):
             with open(log, "w") as output:

@@ -1,22 +1,24 @@
 """
 The optimizer: Muon for the matrices of the blocks, AdamW for all other weights, in one object, sharded over ranks.
 
-    optimizer = MuonAdamW(model, OptimConfig(...), world())
-    loss.backward()                          # loss: this rank's summed nats / the token count of ALL ranks
+    optimizer = MuonAdamW(model, OptimConfig(...), world())    # after model.to(...): the weights move into its banks
+    with optimizer.overlap():                # the last backward pass of a step; without it `step` sends all gradients
+        loss.backward()                      # loss: this rank's summed nats / the token count of ALL ranks
     optimizer.step(lr_scale=0.5)             # learning rates are the config's times lr_scale
     optimizer.zero_grad()
 
-There is no wrapper around the model: gradients are summed over the ranks here. Every group of weights is one stack
-whose dimension 0 (rows of an embedding; whole matrices of a shape) is dealt to the ranks in equal runs. A rank receives
-the summed gradient of its run, keeps optimizer state for that run alone, updates it, and sends the new weights to all
-(ZeRO stage 2, Rajbhandari et al. 2020). With one rank nothing is copied or sent.
+There is no wrapper around the model: gradients are summed over the ranks here. Every group of weights lies in one
+tensor, its bank, of which each rank owns one run (rows of an embedding; whole matrices of a shape), and the model's
+weights are views of the banks. A rank receives the summed gradients of its runs, keeps optimizer state for them alone,
+updates them in place, and sends them to all (ZeRO stage 2, Rajbhandari et al. 2020). With one rank nothing is sent.
 """
 
 import math
+from contextlib import contextmanager
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim.adamw import adamw
 
 from nanochat.runtime import UserError
@@ -25,96 +27,97 @@ from nanochat.train import muon
 
 class Group:
     """
-    Weights of one shape under one rule, dealt to ranks. Subclasses say what the stack is and how to update a run.
+    Weights under one rule, in one bank: as many runs of equal length along dimension 0 as there are ranks, one each.
 
-    self.lo, self.hi: the run of dimension 0 this rank owns; self.run: every rank's length, the last ones may own less.
+    self.own: this rank's run, without the padding that the last runs may end in. self.buckets: the weights whose
+    gradients are summed over ranks in one call, in the order in which the backward pass reaches them.
     """
 
-    def __init__(self, names: list[str], params: list[Tensor], length: int, world):
-        self.names, self.params, self.world = names, params, world
-        self.run = -(-length // world.size)
-        self.lo = min(world.rank * self.run, length)
-        self.hi = min(self.lo + self.run, length)
+    def __init__(self, bank: Tensor, own: Tensor, buckets: list[list[Tensor]], world):
+        self.bank, self.own, self.buckets, self.world = bank, own, buckets, world
+        self.sums = []  # for each bucket that was sent: this rank's run of the sum, and what to wait for
 
-    def reduce(self):
-        """Start to sum the gradient over ranks; afterwards self.grad is the sum for this rank's run."""
-        self.work, self.grad = None, self.stack([p.grad for p in self.params])
-        if self.world.size == 1:
-            return
-        full = pad(self.grad, self.run * self.world.size)
-        if dist.get_backend() == "gloo":  # sum everything, keep the run; only NCCL is worth the split
-            self.work = dist.all_reduce(full, async_op=True)
-            self.grad = full[self.lo : self.hi]
-        else:
-            part = full.new_empty(self.run, *full.shape[1:])
-            self.work = dist.reduce_scatter_tensor(part, full, async_op=True)
-            self.grad, self.sent = part[: self.hi - self.lo], full
+    def intact(self) -> bool:
+        """Whether the model's weights still are views of the bank."""
+        bank = self.bank.untyped_storage().data_ptr()
+        return all(p.untyped_storage().data_ptr() == bank for bucket in self.buckets for p in bucket)
 
-    def square(self) -> Tensor:
-        """Wait for the summed gradient; -> the sum of its squares over this rank's run, fp32."""
-        if self.work is not None:
-            self.work.wait()
-        return self.grad.float().square().sum()
+    def send(self, bucket: list[Tensor]):
+        """Start to sum the bucket's gradients over ranks. They leave the weights; one that backward did not reach is 0."""
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+        for p in bucket:
+            p.grad = None
+        self.sums.append(self.world.sum_runs(self.joined(grads)))
+
+    def receive(self):
+        """Wait for the sums of all buckets: self.grads, this rank's runs of them (padding is 0)."""
+        for _, work in self.sums:
+            if work is not None:
+                work.wait()
+        self.grads, self.sums = [run for run, _ in self.sums], []
 
     def update(self, **settings):
         """Update this rank's run, start to send it to all."""
-        if self.hi > self.lo:
+        if len(self.own):
             self.rule(**settings)
-        self.grad = self.sent = None
-        if self.world.size > 1:
-            own = self.stack([p.data for p in self.params], self.lo, self.hi)
-            self.part = pad(own, self.run).contiguous()
-            self.full = own.new_empty(self.run * self.world.size, *own.shape[1:])
-            self.work = dist.all_gather_into_tensor(self.full, self.part, async_op=True)
+        self.grads = None
+        self.work = self.world.gather_runs(self.bank)
 
     def finish(self):
-        """Wait for the other ranks' weights and take them."""
-        if self.world.size > 1:
+        """Wait for the other ranks' weights."""
+        if self.work is not None:
             self.work.wait()
-            self.take(self.full)
-            self.work = self.full = self.part = None
 
 
 class Matrices(Group):
-    """Muon: the stack is (K, m, n), K matrices of a shape; a rank owns whole ones, since the rule mixes all entries."""
+    """
+    Muon: the bank is (K, m, n), K matrices of a shape; a rank owns whole ones, since the rule mixes all entries.
+
+    Matrices are dealt like cards, the last of the model first: each bucket holds one of every rank's.
+    """
 
     def __init__(self, names, params, config, world, dtype):
-        super().__init__(names, params, len(params), world)
-        m, n = params[0].shape
+        names, params, size = names[::-1], params[::-1], world.size
+        run, (m, n) = -(-len(params) // size), params[0].shape
+        bank = params[0].new_zeros(run * size, m, n)
+        for k, p in enumerate(params):
+            place = bank[k % size * run + k // size]
+            place.copy_(p.data)
+            p.data = place
+        self.names = names[world.rank :: size]
+        own = bank[world.rank * run :][: len(self.names)]
+        super().__init__(bank, own, [params[k : k + size] for k in range(0, len(params), size)], world)
         self.config, self.dtype, self.scale = config, dtype, math.sqrt(max(1.0, m / n))
-        self.momentum = params[0].new_zeros(self.hi - self.lo, m, n, dtype=torch.float32)
+        self.momentum = torch.zeros_like(own, dtype=torch.float32)
         self.moments = {"momentum": self.momentum}
         if config.normuon_beta is not None:
             self.moments["second_moment"] = muon.mean_square(self.momentum)  # zeros, (K, m, 1) or (K, 1, n)
 
-    def stack(self, tensors, lo=0, hi=None):
-        own = tensors[lo:hi]
-        return torch.stack(own) if own else tensors[0].new_empty(0, *tensors[0].shape)
-
-    def take(self, full):
-        torch._foreach_copy_([p.data for p in self.params], list(full[: len(self.params)].unbind(0)))
+    def joined(self, grads):
+        return pad(torch.stack(grads), self.world.size) if self.world.size > 1 else grads[0][None]
 
     def rule(self, lr_scale, momentum, decay_scale, count):
         config = self.config
         momentum = config.momentum if momentum is None else momentum
-        own = [p.data for p in self.params[self.lo : self.hi]]
-        self.momentum.lerp_(self.grad, 1 - momentum)
-        x = torch.lerp(self.grad, self.momentum, momentum)  # Nesterov: (K, m, n)
+        x = torch.cat(self.grads[: len(self.own)])  # (K, m, n): what the rule works in, not one copy more
+        self.grads = None
+        self.momentum.lerp_(x, 1 - momentum)
+        x.lerp_(self.momentum, momentum)  # Nesterov
         if config.muoneq:
             x = muon.equal_rows(x)
         orthogonal = muon.polar_express if config.orthogonal == "polar_express" else muon.newton_schulz
-        x = orthogonal(x, dtype=self.dtype).to(own[0].dtype)
+        x = orthogonal(x, dtype=self.dtype).to(self.own.dtype)
         if config.muon_plus:
             x = muon.full_norm(x)
         if config.normuon_beta is not None:
             x = muon.equal_variance(x, self.moments["second_moment"], config.normuon_beta)
         if decay := config.matrix_decay * decay_scale:
-            x = x.add(muon.cautious(x, torch.stack(own)), alpha=decay)
-        torch._foreach_add_(own, list(x.unbind(0)), alpha=-config.matrix_lr * lr_scale * self.scale)
+            x = x.add(muon.cautious(x, self.own), alpha=decay)
+        self.own.add_(x, alpha=-config.matrix_lr * lr_scale * self.scale)
 
     def state(self):
-        own = self.names[self.lo : self.hi]
-        return {f"{name}/{key}": t for key, stack in self.moments.items() for name, t in zip(own, stack, strict=True)}
+        moments = self.moments.items()
+        return {f"{name}/{key}": t for key, own in moments for name, t in zip(self.names, own, strict=True)}
 
     def load(self, tensors):
         for key, own in self.state().items():
@@ -124,27 +127,28 @@ class Matrices(Group):
 
 
 class Rows(Group):
-    """AdamW: the stack is one weight (V, C) itself; a rank owns a run of rows, since the rule treats entries alone."""
+    """AdamW: the bank is one weight (V, C) itself; a rank owns a run of rows, since the rule treats entries alone."""
 
     def __init__(self, name, param, lr, betas, weight_decay, eps, world):
-        super().__init__([name], [param], param.size(0), world)
+        length = len(param)
+        run = -(-length // world.size)
+        self.name, self.lo = name, min(world.rank * run, length)
+        self.hi = min(self.lo + run, length)
+        bank = pad(param.data, run * world.size)
+        param.data = bank[:length]
+        super().__init__(bank, bank[self.lo : self.hi], [[param]], world)
         self.lr, self.betas, self.weight_decay, self.eps = lr, betas, weight_decay, eps
-        shape = (self.hi - self.lo, *param.shape[1:])
-        self.exp_avg = param.new_zeros(shape, dtype=torch.float32)
-        self.exp_avg_sq = param.new_zeros(shape, dtype=torch.float32)
+        self.exp_avg = torch.zeros_like(self.own, dtype=torch.float32)
+        self.exp_avg_sq = torch.zeros_like(self.own, dtype=torch.float32)
 
-    def stack(self, tensors, lo=0, hi=None):
-        return tensors[0][lo:hi]
-
-    def take(self, full):
-        self.params[0].data.copy_(full[: self.params[0].size(0)])
+    def joined(self, grads):
+        return pad(grads[0], len(self.bank))
 
     def rule(self, lr_scale, momentum, decay_scale, count):
-        own = self.params[0].data[self.lo : self.hi]
         beta1, beta2 = self.betas
         adamw(
-            [own], [self.grad.contiguous()], [self.exp_avg], [self.exp_avg_sq], [],
-            [torch.tensor(float(count), device=own.device)],  # steps done before this one
+            [self.own], [self.grads[0][: len(self.own)]], [self.exp_avg], [self.exp_avg_sq], [],
+            [torch.tensor(float(count), device=self.own.device)],  # steps done before this one
             fused=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=self.lr * lr_scale,
             weight_decay=self.weight_decay, eps=self.eps, maximize=False,
         )  # fmt: skip
@@ -152,11 +156,11 @@ class Rows(Group):
     def state(self):
         rows = f"@rows{self.lo}:{self.hi}"
         both = {"exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
-        return {f"{self.names[0]}/{key}{rows}": t for key, t in both.items() if self.hi > self.lo}
+        return {f"{self.name}/{key}{rows}": t for key, t in both.items() if self.hi > self.lo}
 
     def load(self, tensors):
         for key, own in (("exp_avg", self.exp_avg), ("exp_avg_sq", self.exp_avg_sq)):
-            prefix, found = f"{self.names[0]}/{key}@rows", 0
+            prefix, found = f"{self.name}/{key}@rows", 0
             for name in tensors:
                 if not name.startswith(prefix):
                     continue
@@ -215,6 +219,46 @@ class MuonAdamW:
                 shapes.setdefault(tuple(p.shape), []).append(name)
         for names in shapes.values():
             self.groups.append(Matrices(names, [named[n] for n in names], config, world, dtype))
+        place = {p: i for i, p in enumerate(self.params)}
+        buckets = [(group, bucket) for group in self.groups for bucket in group.buckets]
+        # The one order in which all ranks send: as the backward pass gets ready with them, from the head to the embedding.
+        self.order = sorted(buckets, key=lambda pair: -min(place[p] for p in pair[1]))
+        self.sent = 0  # of these, in this step
+
+    @contextmanager
+    def overlap(self):
+        """
+        Around the last backward pass before `step`: a bucket of gradients is sent to the ranks that own it as soon as
+        the pass is ready with all of it and with those before it, and the pass goes on. What it did not reach is sent
+        at the end. With one rank this does nothing.
+        """
+        if self.world.size == 1:
+            yield
+            return
+        missing = [len(bucket) for _, bucket in self.order]
+
+        def arrived(i: int):
+            missing[i] -= 1
+            while self.sent < len(missing) and missing[self.sent] <= 0:
+                self._send_next()
+
+        hooks = [p.register_post_accumulate_grad_hook(lambda _, i=i: arrived(i))
+                 for i, (_, bucket) in enumerate(self.order) for p in bucket]  # fmt: skip
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self._send_all()
+
+    def _send_next(self):
+        group, bucket = self.order[self.sent]
+        group.send(bucket)
+        self.sent += 1
+
+    def _send_all(self):
+        while self.sent < len(self.order):
+            self._send_next()
 
     @torch.no_grad()
     def step(self, lr_scale: float = 1.0, momentum: float | None = None, decay_scale: float = 1.0) -> float:
@@ -222,12 +266,15 @@ class MuonAdamW:
         Sum gradients over ranks and update the weights on all of them; every rank must call it. `lr_scale` multiplies
         all learning rates, `decay_scale` the matrices' weight decay; `momentum` is Muon's. Returns the norm of the
         summed gradient. Where that is not finite (one bad entry on one rank is enough) nothing is changed on any rank.
+        The weights' gradients are gone afterwards. Raises UserError when a weight is no longer in its bank.
         """
+        if not all(group.intact() for group in self.groups):
+            raise UserError("optimizer: the model's weights were moved, or a newer optimizer has them; make a new one")
+        self._send_all()
+        self.sent = 0
         for group in self.groups:
-            group.reduce()
-        square = torch.stack([group.square() for group in self.groups]).sum()
-        if self.world.size > 1:
-            dist.all_reduce(square)
+            group.receive()
+        square = self.world.sum(get_total_norm([run for group in self.groups for run in group.grads]).float().square())
         norm = math.sqrt(square) if math.isfinite(square) else math.inf
         if math.isfinite(norm):
             for group in self.groups:
@@ -238,7 +285,11 @@ class MuonAdamW:
         return norm
 
     def zero_grad(self):
-        """Forget the gradients (their memory too: the next backward pass makes new ones)."""
+        """Forget the gradients, those on their way too (and their memory: the next backward pass makes new ones)."""
+        for group in self.groups:
+            group.receive()
+            group.grads = None
+        self.sent = 0
         for p in self.params:
             p.grad = None
 

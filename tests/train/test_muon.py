@@ -1,11 +1,16 @@
 """Muon's rule, each part and all together, against numpy in fp64, one matrix and one row after the other."""
 
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+import peers
 
 from nanochat.runtime import World
 from nanochat.train.config import OptimConfig
@@ -77,18 +82,19 @@ def slow_step(weight, grad, state, config, lr, momentum, decay):
     return new
 
 
-@pytest.mark.parametrize("changes", [{}, *({name: value} for name, value in ALL.items()), ALL],
-                         ids=["first Muon", *ALL, "all"])  # fmt: skip
-def test_four_steps_equal_the_slow_rule(changes):
+def four_steps(world, changes):
+    """The optimizer beside the slow rule; each rank has the gradient's rows r, r + size, ... of every matrix."""
     config, model, first = OptimConfig(matrix_lr=0.02, **changes), Matrices(SHAPES), OptimConfig(matrix_lr=0.02)
-    optimizer = MuonAdamW(model, config, World())
+    optimizer = MuonAdamW(model, config, world)
     want = {name: p.detach().double().numpy() for name, p in model.named_parameters()}
     states, others = {name: {} for name in want}, {name: {} for name in want}
     for step in range(4):
         settings = {"momentum": 0.85 + 0.03 * step, "decay": config.matrix_decay * (1 - step / 8)}
         for seed, (name, p) in enumerate(model.named_parameters()):
-            p.grad, before = gradient(p.shape, 10 * step + seed), want[name]
-            arguments = before, p.grad.double().numpy()
+            grad, before = gradient(p.shape, 10 * step + seed), want[name]
+            p.grad = torch.zeros_like(p)
+            p.grad[world.rank :: world.size] = grad[world.rank :: world.size]
+            arguments = before, grad.double().numpy()
             want[name] = slow_step(*arguments, states[name], config, 0.02 * (1 - step / 5), **settings)
             plain = slow_step(*arguments, others[name], first, 0.02 * (1 - step / 5), settings["momentum"], 0.0)
             if changes:  # a part that did nothing would be equal too
@@ -97,6 +103,17 @@ def test_four_steps_equal_the_slow_rule(changes):
         for name, p in model.named_parameters():
             error = np.linalg.norm(p.detach().double().numpy() - want[name]) / np.linalg.norm(want[name])
             assert error < 1e-6, (name, step, error)
+
+
+@pytest.mark.parametrize("changes", [{}, *({name: value} for name, value in ALL.items()), ALL],
+                         ids=["first Muon", *ALL, "all"])  # fmt: skip
+def test_four_steps_equal_the_slow_rule(changes):
+    four_steps(World(), changes)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_four_steps_on_several_ranks_equal_the_slow_rule(size):
+    peers.run(size, four_steps, ALL)
 
 
 def test_equal_rows_keep_the_matrixs_norm():

@@ -1,11 +1,17 @@
 """The optimizer against the papers' formulas, and two ranks against one."""
 
+import contextlib
+import copy
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+import peers
 
 from nanochat.model import GPT, GPTConfig
 from nanochat.model.config import SPEEDRUN
@@ -44,7 +50,8 @@ def steps(model, optimizer, first, last, rank=0, size=1):
         idx, targets = batch(step)
         mine = slice(rank * 4 // size, (rank + 1) * 4 // size)
         loss = model(idx[mine], targets[mine], reduction="sum") / (targets >= 0).sum()
-        loss.backward()
+        with optimizer.overlap():
+            loss.backward()
         optimizer.step(lr_scale=SCALES[step])
         optimizer.zero_grad()
         losses.append(loss.item())
@@ -76,11 +83,9 @@ def speedrun(world, first=0, last=3, load=()):
     return {**model.state_dict(), **{f"state/{name}": t for name, t in optimizer.state_tensors().items()}}
 
 
-def rank_of_two(rank, folder):
+def rank_of_two(world, folder):
     """What each of two Gloo processes does: five steps, saving after three; two steps from one rank's files."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    world = World(rank=rank, local_rank=rank, size=2)
+    rank = world.rank
     model, optimizer = start(world)
     losses = steps(model, optimizer, 0, 3, rank, 2)
     save_file(model.state_dict(), f"{folder}/two3.{rank}")
@@ -92,7 +97,6 @@ def rank_of_two(rank, folder):
     save_file(model.state_dict(), f"{folder}/one3two5.{rank}")
     save_file(speedrun(world), f"{folder}/speedrun3.{rank}")
     save_file(speedrun(world, 3, 5, [f"{folder}/speedrun3"]), f"{folder}/speedrun_one3two5.{rank}")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +110,7 @@ def runs(tmp_path_factory):
     losses += steps(model, optimizer, 3, 5)
     save_file({**model.state_dict(), "losses": torch.tensor(losses)}, folder / "one5")
     save_file(speedrun(World()), folder / "speedrun3")
-    mp.spawn(rank_of_two, args=(str(folder),), nprocs=2)
+    peers.run(2, rank_of_two, folder)
     return folder
 
 
@@ -219,6 +223,113 @@ def test_saved_and_loaded_state_goes_on_bit_for_bit(runs):
     one = load_file(runs / "one5")
     one.pop("losses")
     close(model.state_dict(), one, tolerance=0)
+
+
+def in_two_passes(model, optimizer, rank):
+    """This rank's gradients of a step in two micro-batches; the last one overlaps."""
+    idx, targets = batch(0)
+    for i in range(2):
+        row = slice(2 * rank + i, 2 * rank + i + 1)
+        with optimizer.overlap() if i else contextlib.nullcontext():
+            (model(idx[row], targets[row], reduction="sum") / 32).backward()
+
+
+def overlapping(world):
+    """On each of two ranks: what is sent when, and what arrives."""
+    model, optimizer = start(world)
+    names, events = {p: name for name, p in model.named_parameters()}, []
+    for group in optimizer.groups:
+        group.send = lambda bucket, send=group.send: (send(bucket), events.append([names[p] for p in bucket]))
+    for p, name in names.items():
+        p.register_hook(lambda _, name=name: events.append(name))
+    in_two_passes(model, optimizer, world.rank)
+    assert all(work is not None for group in optimizer.groups for _, work in group.sums)
+    events = events[len(names) :]  # of the last pass
+    sent = [event for event in events if isinstance(event, list)]
+    assert events[-2:] == ["wte.weight", ["wte.weight"]] and sent[0] == ["lm_head.weight"]
+    assert all(events.index(name) < events.index(bucket) for bucket in sent for name in bucket)
+    of_block = [[i for i, event in enumerate(events) if f"blocks.{b}" in str(event)] for b in range(3)]
+    assert events.index(sent[0]) < min(of_block[2]), (
+        "the head's gradient is on its way before the last block has its own"
+    )
+    assert sum(events.index(bucket) < min(of_block[0]) for bucket in sent) > len(sent) / 2
+    assert world.gather(sent)[0] == world.gather(sent)[1], "all ranks must send in one order"
+
+    overlapped = received(optimizer)
+    optimizer.zero_grad()
+    idx, targets = batch(0)
+    for row in (2 * world.rank, 2 * world.rank + 1):
+        (model(idx[row : row + 1], targets[row : row + 1], reduction="sum") / 32).backward()
+    optimizer._send_all()
+    for a, b in zip(overlapped, received(optimizer), strict=True):
+        assert torch.equal(a, b)
+
+    in_two_passes(model, optimizer, world.rank)  # the loss was not finite, say: on their way and not wanted
+    optimizer.zero_grad()
+    with optimizer.overlap():  # one rank has nothing to learn from
+        if world.rank == 0:
+            (model(idx, targets, reduction="sum") / 32).backward()
+    assert optimizer.step() > 0
+    alone = small()
+    other = MuonAdamW(alone, CONFIG, World())
+    (alone(idx, targets, reduction="sum") / 32).backward()
+    other.step()
+    close(model.state_dict(), alone.state_dict())
+
+
+def received(optimizer) -> list[torch.Tensor]:
+    optimizer.sent = 0
+    for group in optimizer.groups:
+        group.receive()
+    return [run.clone() for group in optimizer.groups for run in group.grads]
+
+
+def test_gradients_are_sent_while_the_backward_pass_goes_on_and_arrive_whole():
+    peers.run(2, overlapping)
+
+
+def test_one_rank_has_no_hooks_and_a_weight_without_gradient_counts_as_zero():
+    (model, optimizer), (other, zeros) = start(), start()
+    for m, o in ((model, optimizer), (other, zeros)):
+        o.load_tensors(
+            {name: torch.ones_like(t) for name, t in o.state_tensors().items()}
+        )  # momentum moves it all the same
+        with o.overlap():
+            m.wte.weight.square().sum().backward()
+            assert m.wte.weight.grad is not None
+    for p in other.parameters():
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    assert optimizer.step() == zeros.step() > 0
+    close(model.state_dict(), other.state_dict(), tolerance=0)
+    assert (model.lm_head.weight - small().lm_head.weight).abs().max() > 1e-3
+
+
+def test_a_model_whose_weights_lie_in_banks_is_like_any_other(tmp_path):
+    model, optimizer = start()
+    steps(model, optimizer, 0, 1)
+    copied, frozen = copy.deepcopy(model), model.inference_copy()
+    save_file(model.state_dict(), tmp_path / "weights")
+    idx, _ = batch(1)
+    for other in (copied, frozen):
+        assert torch.equal(other(idx), model(idx))
+    steps(model, optimizer, 1, 3)
+    after = {name: t.clone() for name, t in model.state_dict().items()}
+    close(load_file(tmp_path / "weights"), copied.state_dict(), tolerance=0)  # the copies have memory of their own
+    close(frozen.state_dict(), copied.state_dict(), tolerance=0)
+    model, optimizer = start()
+    steps(model, optimizer, 0, 1)
+    model.load_state_dict(small(seed=7).state_dict())  # into the banks
+    model.load_state_dict(load_file(tmp_path / "weights"))
+    steps(model, optimizer, 1, 3)
+    close(model.state_dict(), after, tolerance=0)
+
+
+def test_weights_that_were_moved_are_refused():
+    for move in (lambda model: model.double(), lambda model: MuonAdamW(model, CONFIG, World())):
+        model, optimizer = start()
+        move(model)
+        with pytest.raises(UserError, match="weights were moved"):
+            optimizer.step()
 
 
 def test_a_zero_gradient_moves_nothing_and_breaks_nothing():

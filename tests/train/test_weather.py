@@ -88,13 +88,16 @@ from nanochat.runtime import open_run, world
 from nanochat.train import watch
 from nanochat.train.optim import MuonAdamW
 from nanochat.train.pretrain import pretrain
-peers, made, step = world("cpu"), [], MuonAdamW.step
-def spoiled(self, **settings):
+peers, made, begin = world("cpu"), [], MuonAdamW.__init__
+def spoiled(self, *args):
+    begin(self, *args)
     made.append(self)
-    if peers.rank == 1 and len(made) in (5, 16, 17, 18):
-        self.params[0].grad[0] = torch.nan
-    return step(self, **settings)
-MuonAdamW.step = spoiled
+    passes = []
+    def spoil(gradient):
+        passes.append(1)
+        return gradient * (torch.nan if peers.rank == 1 and len(passes) in (5, 16, 17, 18) else 1)
+    self.params[0].register_hook(spoil)
+MuonAdamW.__init__ = spoiled
 read = Loader.next
 def slow(self):
     time.sleep(0.1)
