@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import torch
 
@@ -89,7 +89,8 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
                 with watch.own_work:
                     for i in range(0, rows, micro):
                         part = forward(inputs[i : i + micro], targets[i : i + micro], reduction="sum") / counted
-                        part.backward()
+                        with optimizer.overlap() if i + micro >= rows else nullcontext():    # sums go out meanwhile
+                            part.backward()
                         loss += part.detach()
                 loss, asked, written = world.sum(torch.stack((loss, *flags(stop.asked, saver.written, world)))).tolist()
                 grad_norm = math.nan                       # a loss that is not finite: no update, on no rank
