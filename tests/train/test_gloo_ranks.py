@@ -25,21 +25,21 @@ from nanochat.train.chat_stage import mixture_loader
 from nanochat.train.launch import STAGES, _run
 from nanochat.train.optim import MuonAdamW
 
-STEPS = 50
-SIZES = (2, 4)
+STEPS, SIZES = 50, (2, 4)
+# The speedrun's model begins with as many steps on one rank. At first no block adds anything: what backout subtracts is a
+# multiple of what it leaves, its gradient is rounding alone, and AdamW makes a whole step of it, up or down.
+START = 10
 
 
 def config(stage: str):
     """The stage of a tiny run, 50 steps of it; "speedrun": pretraining of that architecture by its full recipe."""
     base = tiny.CONFIGS["pretrain" if stage == "speedrun" else stage]
-    changes = {"schedule": base.schedule.model_copy(update={"steps": STEPS}), "save_every": 100, "eval_every": STEPS}
+    steps, changes = STEPS, {"save_every": 100, "eval_every": STEPS}
     if stage == "speedrun":
         rates = {**tiny.OPTIM, "scale_by_width": False}  # the recipe's own are for long runs of large models
-        changes |= {
-            "optim": scale("gpt2").pretrain.optim.model_copy(update=rates),
-            "model": base.model.model_copy(update={"arch": "speedrun"}),
-        }
-    return base.model_copy(update=changes)
+        steps, changes["optim"] = START + STEPS, scale("gpt2").pretrain.optim.model_copy(update=rates)
+        changes["model"] = base.model.model_copy(update={"arch": "speedrun", "depth": 3})
+    return base.model_copy(update=changes | {"schedule": base.schedule.model_copy(update={"steps": steps})})
 
 
 CONFIGS = {stage: config(stage) for stage in ("pretrain", "speedrun", "midtrain", "sft")}
@@ -74,8 +74,10 @@ def first_gradients(world: World, folder: Path, stage: str, out: Path) -> None:
     """The gradients of the first batch as the optimizer gets them, one file a rank: {weights of a bank: this rank's run}."""
     run, c = open_run(folder), CONFIGS[stage]
     tokenizer = Tokenizer.from_dir(run / "tokenizer")
-    arch = c.model.arch if kind(stage) == "pretrain" else "seed"
-    model = GPT(GPTConfig.from_depth(2, tokenizer.vocab_size, 64, n_embd=32, head_dim=16, arch=arch)).init_weights(0)
+    depth, arch = (c.model.depth, c.model.arch) if kind(stage) == "pretrain" else (2, "seed")
+    model = GPT(GPTConfig.from_depth(depth, tokenizer.vocab_size, 64, n_embd=32, head_dim=16, arch=arch)).init_weights(
+        0
+    )
     g = torch.Generator().manual_seed(1)
     with torch.no_grad():  # output matrices that begin as zeros would hide most gradients
         for p in model.parameters():
@@ -110,19 +112,18 @@ def summed(optimizer: MuonAdamW) -> dict[str, torch.Tensor]:
 def runs(tmp_path_factory) -> Path:
     """The stages on one rank; each again on two and on four, from where the one rank's began."""
     folder = tmp_path_factory.mktemp("runs")
-    text = tiny.make_run(folder / "text").path
-    shutil.copytree(text, folder / "speedrun-1")
-    before = text
-    for stage in ("pretrain", "midtrain", "sft"):
-        shutil.copytree(before, folder / f"{stage}-1")
-        before = folder / f"{stage}-1"
-        train(World(), before, stage)
-    train(World(), folder / "speedrun-1", "speedrun")
-    for size in SIZES:
-        for stage in CONFIGS:
-            shutil.copytree(
-                folder / f"{stage}-1", folder / f"{stage}-{size}", ignore=shutil.ignore_patterns(folder_of(stage))
-            )
+    begun = {
+        "pretrain": tiny.make_run(folder / "text").path,
+        "midtrain": folder / "pretrain-1",
+        "sft": folder / "midtrain-1",
+    }
+    begun["speedrun"] = shutil.copytree(begun["pretrain"], folder / "speedrun")
+    with pytest.raises(SystemExit):
+        train(World(), begun["speedrun"], "speedrun", stop_at=START)
+    for stage in CONFIGS:
+        for size in (1, *SIZES):
+            shutil.copytree(begun[stage], folder / f"{stage}-{size}")
+        train(World(), folder / f"{stage}-1", stage)
     for stage in CONFIGS:
         first_gradients(World(), folder / f"{stage}-1", stage, folder / f"{stage}-1.gradients")
     for size in SIZES:
@@ -156,14 +157,15 @@ def test_first_gradients_agree(runs, stage, size):
     assert one.keys() == many.keys()
     for name in one:
         difference = (many[name] - one[name]).norm() / one[name].norm()
-        assert difference < 1e-6, f"{name}: {difference}"
+        limit = 1e-6 if one[name].numel() > 3 else 5e-5  # a scalar's is a sum in which most cancels
+        assert difference < limit, f"{name}: {difference}"
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("stage", CONFIGS)
 def test_losses_agree_over_fifty_steps(runs, stage, size):
     one, many = (losses(runs / f"{stage}-{n}", stage) for n in (1, size))
-    assert len(one) == len(many) == STEPS
+    assert len(one) == len(many) == CONFIGS[stage].schedule.steps
     assert max(abs(a - b) for a, b in zip(one, many, strict=True)) < 1e-4
 
 
@@ -185,9 +187,9 @@ def test_the_gathered_optimizer_state_equals_the_whole(runs, stage, size):
 @pytest.mark.parametrize("stage", ["pretrain", "speedrun"])
 def test_one_then_four_then_two_then_one_rank_have_the_losses_of_one(runs, stage):
     folder = runs / f"{stage}-resumed"
-    shutil.copytree(runs / "text", folder)
+    shutil.copytree(runs / {"pretrain": "text", "speedrun": "speedrun"}[stage], folder)
     for size, stop_at in ((1, 12), (4, 25), (2, 38), (1, None)):
         peers.run(size, train, folder, stage, stop_at)
     one, many = losses(runs / f"{stage}-1", stage), losses(folder, stage)
-    assert len(one) == len(many) == STEPS
+    assert len(one) == len(many) == CONFIGS[stage].schedule.steps
     assert max(abs(a - b) for a, b in zip(one, many, strict=True)) < 1e-4
