@@ -90,7 +90,7 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
                 with watch.own_work:
                     for i in range(0, rows, micro):
                         part = forward(inputs[i : i + micro], targets[i : i + micro], reduction="sum") / counted
-                        with optimizer.overlap() if i + micro >= rows else nullcontext():      # in the last, ranks exchange gradients
+                        with optimizer.overlap() if i + micro >= rows else nullcontext():    # sums go out meanwhile
                             part.backward()
                         loss += part.detach()
                 loss, asked, written = world.sum(torch.stack((loss, *flags(stop.asked, saver.written, world)))).tolist()

@@ -76,10 +76,14 @@ class Watch:
 
 
 class Stopwatch:
-    """Seconds spent inside its `with` blocks since they were taken last; on a GPU until the work is done."""
+    """Seconds spent inside its `with` blocks since they were taken last; on a GPU until the work is done.
+
+    That is this rank's own: sums over ranks that are under way wait in a stream of theirs.
+    """
 
     def __init__(self, world: World):
-        self._wait = torch.cuda.synchronize if world.device.type == "cuda" and world.size > 1 else lambda: None
+        gpus = world.device.type == "cuda" and world.size > 1
+        self._wait = (lambda: torch.cuda.current_stream().synchronize()) if gpus else lambda: None
         self._seconds = 0.0
 
     def __enter__(self) -> None:

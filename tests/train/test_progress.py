@@ -59,9 +59,13 @@ def test_a_terminal_gets_a_line_a_second_in_one_place_with_the_time_left(run, mo
     assert "17 min left" in places[2] and "1 min left" in places[-2]
 
 
-def test_every_rank_but_the_first_is_silent(run, capsys):
+def test_every_rank_but_the_first_is_silent_and_ends_with_its_launcher(run, monkeypatch, capsys):
+    monkeypatch.setattr("os.getppid", lambda: 4711)
     with Progress(run, "base", 1, World(rank=1, size=2), "wandb") as progress:
         progress({"step": 1, "loss": 1.0})
+        monkeypatch.setattr("os.getppid", lambda: 1)
+        with pytest.raises(SystemExit):
+            progress({"step": 2, "loss": 1.0})
     assert capsys.readouterr().out == "" and run.history("base") == []
 
 
