@@ -6,7 +6,7 @@ With several ranks the elastic launcher runs `python -m nanochat.train.launch JO
 all of them when this process disappears. The metrics file is followed, so a live plot works the same either way. When a
 rank dies, the launcher ends the others; all start again from the newest checkpoint.
 
-Several nodes share the run's folder. This process is on node 0 and writes what is to be run to JOB; `follow` on the
+Several nodes share the run's folder. This process is on node 0 and writes what is to be run to JOB; `join` on the
 other nodes waits for it and starts the same there, every time anew.
 """
 
@@ -90,7 +90,7 @@ def announce(run: Path, stage: str, config: dict, machine: MachineConfig) -> Non
     write_json(run / JOB, job)
 
 
-def follow(run: Path, node: int, ready: Callable[[], None] = lambda: None) -> None:
+def join(run: Path, node: int, ready: Callable[[], None] = lambda: None) -> None:
     """Be node `node` of a run: take part in every stage that node 0 starts, until its run has ended or we should stop.
 
     `ready` is called before the first, e.g. to wait for data.
