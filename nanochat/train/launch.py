@@ -68,6 +68,7 @@ def _torchrun(stage: str, config, run: Run, machine: MachineConfig, live) -> dic
             finally:
                 guard.stdin.close()          # the end of the pipe stops the ranks, should they still run
                 code = guard.wait()
+                (run / JOB).unlink(missing_ok=True)
             if stop.asked:
                 stop.leave(f"{stage}: {_last_line(folder)}")
             death = _death(folder, machine) if code else ""
@@ -96,13 +97,16 @@ def join(run: Path, node: int, ready: Callable[[], None] = lambda: None) -> None
     `ready` is called before the first, e.g. to wait for data.
     """
     def job() -> dict:
-        return read_json(run / JOB) if (run / JOB).exists() else {"id": "", "stage": ""}
+        try:
+            return json.loads((run / JOB).read_text())
+        except FileNotFoundError:              # nothing runs now
+            return {"id": "", "stage": ""}
 
     done = job()["id"] if not job()["stage"] else ""           # an end of earlier days
     with Stop() as stop:
         while not stop.asked:
             now = job()
-            if now["id"] == done:
+            if now["id"] in ("", done) or now["machine"]["nodes"] <= node:     # the latter: killed before there were nodes
                 time.sleep(0.5)
                 continue
             if not now["stage"]:
@@ -112,8 +116,9 @@ def join(run: Path, node: int, ready: Callable[[], None] = lambda: None) -> None
             done, machine = now["id"], MachineConfig.model_validate(now["machine"])
             say(f"{now['stage']}: {machine.nproc} processes of {machine.nproc * machine.nodes} are here")
             log = run / STAGES[now["stage"]][2] / _log(node)
+            log.parent.mkdir(exist_ok=True)
             guard = _start(run, machine, log, node)
-            while guard.poll() is None and not stop.asked and job()["id"] == done:
+            while guard.poll() is None and not stop.asked and job()["id"] in ("", done):
                 time.sleep(0.5)
             guard.stdin.close()
             code = guard.wait()
