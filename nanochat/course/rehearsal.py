@@ -97,7 +97,7 @@ def mirror(root: Path, shards: dict[str, tuple[int, str]]) -> Path:
     for split in ("auxiliary_train", "test", "validation", "dev"):
         write(f"cais/mmlu/all/{split}-0.parquet", question=[words(5) for _ in range(ROWS)], subject=["sums"] * ROWS,
               choices=[choices] * ROWS, answer=[3] * ROWS)
-    write("openai/openai_humaneval/openai_humaneval/test-0.parquet", task_id=["x"] * ROWS, entry_point=["add"] * ROWS,
+    write("openai/openai_humaneval/data/test-0.parquet", task_id=["x"] * ROWS, entry_point=["add"] * ROWS,
           prompt=['def add(a, b):\n    """The sum."""\n'] * ROWS, canonical_solution=["    return a + b\n"] * ROWS,
           test=["def check(candidate):\n    assert candidate(1, 2) == 3\n"] * ROWS)
     (root / "extras").mkdir(exist_ok=True)

@@ -114,13 +114,13 @@ def _dismiss(run: Run, scale: Scale) -> None:
 
 def join_course(scale: str, name: str, node: int, machine: dict) -> None:
     """Be another node of a run whose folder node 0 made, or will make, until that run has ended."""
-    from nanochat.train.launch import follow
+    from nanochat.train.launch import join
 
     folder = run_path(name)
     chosen = load().scale(scale).changed({"machine": machine})
     doctor.require(chosen)
     say(f"node {node} waits for what node 0 starts in {relative(folder)}")
-    follow(folder, node, lambda: prepare.text(chosen, open_run(folder)))
+    join(folder, node, lambda: prepare.text(chosen, open_run(folder)))
 
 
 def _between(course: Course, first: str, last: str) -> list[Lesson]:

@@ -6,7 +6,7 @@ With several ranks the elastic launcher runs `python -m nanochat.train.launch JO
 all of them when this process disappears. The metrics file is followed, so a live plot works the same either way. When a
 rank dies, the launcher ends the others; all start again from the newest checkpoint.
 
-Several nodes share the run's folder. This process is on node 0 and writes what is to be run to JOB; `follow` on the
+Several nodes share the run's folder. This process is on node 0 and writes what is to be run to JOB; `join` on the
 other nodes waits for it and starts the same there, every time anew.
 """
 
@@ -69,6 +69,7 @@ def _torchrun(stage: str, config, run: Run, machine: MachineConfig, live) -> dic
             finally:
                 guard.stdin.close()          # the end of the pipe stops the ranks, should they still run
                 code = guard.wait()
+                (run / JOB).unlink(missing_ok=True)
             if stop.asked:
                 stop.leave(f"{stage}: {_last_line(folder)}")
             death = _death(folder, machine) if code else ""
@@ -96,19 +97,22 @@ def announce(run: Path, stage: str, config: dict, machine: MachineConfig) -> Non
     write_json(run / JOB, job)
 
 
-def follow(run: Path, node: int, ready: Callable[[], None] = lambda: None) -> None:
+def join(run: Path, node: int, ready: Callable[[], None] = lambda: None) -> None:
     """Be node `node` of a run: take part in every stage that node 0 starts, until its run has ended or we should stop.
 
     `ready` is called before the first, e.g. to wait for data.
     """
     def job() -> dict:
-        return read_json(run / JOB) if (run / JOB).exists() else {"id": "", "stage": ""}
+        try:
+            return json.loads((run / JOB).read_text())
+        except FileNotFoundError:              # nothing runs now
+            return {"id": "", "stage": ""}
 
     done = job()["id"] if not job()["stage"] else ""           # an end of earlier days
     with Stop() as stop:
         while not stop.asked:
             now = job()
-            if now["id"] == done:
+            if now["id"] in ("", done) or now["machine"]["nodes"] <= node:     # the latter: killed before there were nodes
                 time.sleep(0.5)
                 continue
             if not now["stage"]:
@@ -118,8 +122,9 @@ def follow(run: Path, node: int, ready: Callable[[], None] = lambda: None) -> No
             done, machine = now["id"], MachineConfig.model_validate(now["machine"])
             say(f"{now['stage']}: {machine.nproc} processes of {machine.nproc * machine.nodes} are here")
             log = run / folder_of(now["stage"], now["config"]) / _log(node)
+            log.parent.mkdir(parents=True, exist_ok=True)
             guard = _start(run, machine, log, node)
-            while guard.poll() is None and not stop.asked and job()["id"] == done:
+            while guard.poll() is None and not stop.asked and job()["id"] in ("", done):
                 time.sleep(0.5)
             guard.stdin.close()
             code = guard.wait()

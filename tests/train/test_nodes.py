@@ -19,7 +19,7 @@ from nanochat.train.launch import announce, launch
 
 SCHEDULE = tiny.CONFIGS["pretrain"].schedule.model_copy(update={"steps": 60})
 CONFIG = tiny.CONFIGS["pretrain"].model_copy(update={"eval_every": 60, "schedule": SCHEDULE})
-NODE_1 = "import sys; from pathlib import Path; from nanochat.train.launch import follow; follow(Path(sys.argv[1]), 1)"
+NODE_1 = "import sys; from pathlib import Path; from nanochat.train.launch import join; join(Path(sys.argv[1]), 1)"
 
 
 def losses(run) -> dict:
