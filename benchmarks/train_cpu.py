@@ -30,7 +30,7 @@ SIZES = {
     "1M": {"n_layer": 4, "n_embd": 128, "n_head": 2, "vocab_size": 256, "sequence_len": 128, "rows": 64},
     "10M": {"n_layer": 6, "n_embd": 256, "n_head": 4, "vocab_size": 4096, "sequence_len": 256, "rows": 16},
 }
-BARS = {"1M": (2.2, 1.3), "10M": (2.0, 1.05)}    # of ours over the peer's default and over its best
+BARS = {"1M": (2.2, 1.3), "10M": (2.0, 1.05)}  # of ours over the peer's default and over its best
 
 
 def tokens(size: dict) -> torch.Tensor:
@@ -51,7 +51,7 @@ def nanochat_step(size: dict, folder: str):
     if os.environ.get("NANOCHAT_DTYPE") != "bfloat16":
         torch.manual_seed(2)
         for p in model.parameters():
-            p.data.add_(torch.randn_like(p), alpha=0.05)                    # zeros would hide what they multiply
+            p.data.add_(torch.randn_like(p), alpha=0.05)  # zeros would hide what they multiply
         torch.save(model.state_dict(), Path(folder) / "model_000000.pt")
         loss = model(x, y).item()
         (Path(folder) / "meta_000000.json").write_text(json.dumps({"model_config": c, "loss": loss}))
@@ -108,7 +108,7 @@ def our_step(size: dict, arch: str, dtype: str, rebuild: bool, threads: int):
 def work(task: dict) -> None:
     """One variant: a line when it is warm; then, for each number read, the CPU and wall seconds of so many steps."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)                                                           # what else is printed goes to stderr
+    os.dup2(2, 1)  # what else is printed goes to stderr
     torch.set_num_threads(task["threads"])
     torch.manual_seed(42)
     begin = time.perf_counter()
@@ -123,7 +123,9 @@ def work(task: dict) -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    print(json.dumps({"params": params, "dtype": dtype, "first_step_s": round(seconds, 1), "first_loss": first}), file=out)
+    print(
+        json.dumps({"params": params, "dtype": dtype, "first_step_s": round(seconds, 1), "first_loss": first}), file=out
+    )
     for line in sys.stdin:
         times = []
         for _ in range(int(line)):
@@ -139,7 +141,9 @@ class Worker:
     def __init__(self, name: str, task: dict, environment: dict):
         arguments = [sys.executable, __file__, "--worker", json.dumps(task)]
         self.name, self.times = name, []
-        self.process = subprocess.Popen(arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def read(self):
         line = self.process.stdout.readline()
@@ -174,14 +178,18 @@ def compare(name: str, options) -> dict:
     peer = {**environment, "PYTHONPATH": str(options.peer)}
     plain = {"size": size, "threads": threads, "peer": False, "arch": "speedrun", "dtype": "auto", "rebuild": False}
     with tempfile.TemporaryDirectory() as folder:
-        variants = [("default", {**plain, "peer": True, "folder": folder}, peer),
-                    ("best", {**plain, "peer": True, "folder": folder}, {**peer, "NANOCHAT_DTYPE": "bfloat16"})]
+        variants = [
+            ("default", {**plain, "peer": True, "folder": folder}, peer),
+            ("best", {**plain, "peer": True, "folder": folder}, {**peer, "NANOCHAT_DTYPE": "bfloat16"}),
+        ]
         if options.peer is None:
-            variants = [("default", {**plain, "rebuild": True, "dtype": "float32"}, environment),
-                        ("best", {**plain, "rebuild": True, "dtype": "bfloat16"}, environment)]
+            variants = [
+                ("default", {**plain, "rebuild": True, "dtype": "float32"}, environment),
+                ("best", {**plain, "rebuild": True, "dtype": "bfloat16"}, environment),
+            ]
         variants += [("ours", plain, environment), ("ours, seed", {**plain, "arch": "seed"}, environment)]
         workers, about = [], {}
-        for variant in variants:                                            # one after the other: compiling is not measured
+        for variant in variants:  # one after the other: compiling is not measured
             workers.append(Worker(*variant))
             about[variant[0]] = workers[-1].read()
             print(f"{name} {variant[0]}: {about[variant[0]]}", flush=True)
@@ -198,13 +206,25 @@ def compare(name: str, options) -> dict:
     for worker in workers:
         cpu, wall = (statistics.median(t[i] for t in worker.times) for i in (0, 1))
         rate = size["rows"] * size["sequence_len"] / (cpu, wall)[clock]
-        rows[worker.name] = {**about[worker.name], "step_cpu_ms": round(1000 * cpu, 1), "step_wall_ms": round(1000 * wall, 1), "tok_per_s": round(rate)}
+        rows[worker.name] = {
+            **about[worker.name],
+            "step_cpu_ms": round(1000 * cpu, 1),
+            "step_wall_ms": round(1000 * wall, 1),
+            "tok_per_s": round(rate),
+        }
     ratios = [rows["ours"]["tok_per_s"] / rows[base]["tok_per_s"] for base in ("default", "best")]
     if options.peer is not None:
         assert rows["ours"]["params"] == rows["default"]["params"], "the two models are not of one size"
         assert abs(difference) < 1e-5, f"the same weights give losses that differ by {difference:.1e}"
-    return {"shape": size, "loss_difference": difference, "load": [round(n, 2) for n in load], "variants": rows,
-            "ours_over_default": round(ratios[0], 3), "ours_over_best": round(ratios[1], 3), "wanted": BARS[name]}
+    return {
+        "shape": size,
+        "loss_difference": difference,
+        "load": [round(n, 2) for n in load],
+        "variants": rows,
+        "ours_over_default": round(ratios[0], 3),
+        "ours_over_best": round(ratios[1], 3),
+        "wanted": BARS[name],
+    }
 
 
 def main() -> None:
@@ -222,14 +242,24 @@ def main() -> None:
         print("no --peer: nanochat is stood in for by a plain re-build of its configuration")
     elif not (options.peer / "nanochat" / "gpt.py").exists():
         raise SystemExit(f"{options.peer} holds no nanochat/gpt.py; give the folder of a nanochat clone")
-    result = {"peer": "nanochat" if options.peer else "re-build", "threads": options.threads, "clock": "cpu" if options.threads == 1 else "wall",
-              "torch": torch.__version__, "machine": platform.machine(), "sizes": {}}
+    result = {
+        "peer": "nanochat" if options.peer else "re-build",
+        "threads": options.threads,
+        "clock": "cpu" if options.threads == 1 else "wall",
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "sizes": {},
+    }
     for name in SIZES if options.size == "both" else [options.size]:
         result["sizes"][name] = compare(name, options)
         for variant, row in result["sizes"][name]["variants"].items():
-            print(f"{name:>4} {variant:12} {row['tok_per_s']:>8,} tokens/s  step {row['step_cpu_ms']} ms cpu, {row['step_wall_ms']} ms wall")
+            print(
+                f"{name:>4} {variant:12} {row['tok_per_s']:>8,} tokens/s  step {row['step_cpu_ms']} ms cpu, {row['step_wall_ms']} ms wall"
+            )
         got = result["sizes"][name]
-        print(f"{name:>4} ours / default {got['ours_over_default']}, ours / best {got['ours_over_best']}; wanted {BARS[name]}; load {got['load']}")
+        print(
+            f"{name:>4} ours / default {got['ours_over_default']}, ours / best {got['ours_over_best']}; wanted {BARS[name]}; load {got['load']}"
+        )
     results = Path(__file__).parent / "results" / "train_cpu.json"
     results.write_text(json.dumps(result, indent=1) + "\n")
 
