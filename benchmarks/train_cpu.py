@@ -86,7 +86,7 @@ def our_step(size: dict, arch: str, dtype: str, rebuild: bool, threads: int):
     if rebuild:
         attention.MANUAL_MAX = 0
     forward = compiled(model)
-    optimizer = MuonAdamW(model, scale("speedrun").pretrain.optim, World())
+    optimizer = MuonAdamW(model, scale("gpt2").pretrain.optim, World())
     idx = tokens(size)
     matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
     shapes = {s: [p for p in matrices if p.shape == s] for s in {p.shape for p in matrices}}
