@@ -22,6 +22,7 @@ from nanochat.data.shards import agree
 from nanochat.model import GPT, fp8
 from nanochat.model.sight import choose_path
 from nanochat.runtime import Run, World, core_seconds, pick_dtype, say
+from nanochat.runtime.heap import keep_heap
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import checkpoint
 from nanochat.train.config import MachineConfig, StageConfig
@@ -129,6 +130,8 @@ def prepare(model: GPT, machine: MachineConfig, world: World, dtype: str | None 
     """Move the model to this rank's device and give it its compute dtype (a resumed stage keeps the one it began with)."""
     if machine.threads:
         torch.set_num_threads(machine.threads)
+    if world.device.type == "cpu":
+        keep_heap()
     torch.set_float32_matmul_precision("high")
     model.to(world.device)
     # all ranks take rank 0's choice: a probe may come out differently on each
