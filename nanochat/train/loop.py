@@ -25,6 +25,7 @@ from nanochat.model import GPT, fp8
 from nanochat.model.sight import choose_path
 from nanochat.runtime import Run, World, pick_dtype, say
 from nanochat.runtime.files import cache
+from nanochat.runtime.heap import keep_heap
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import checkpoint
 from nanochat.train.config import MachineConfig, StageConfig
@@ -139,6 +140,8 @@ def prepare(model: GPT, machine: MachineConfig, world: World, dtype: str | None 
     if machine.threads:
         torch.set_num_threads(machine.threads)
     keep_compiled()
+    if world.device.type == "cpu":
+        keep_heap()
     torch.set_float32_matmul_precision("high")
     model.to(world.device)
     # all ranks take rank 0's choice: a probe may come out differently on each
