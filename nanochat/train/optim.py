@@ -226,13 +226,13 @@ class MuonAdamW:
         self.sent = 0  # of these, in this step
 
     @contextmanager
-    def overlap(self):
+    def overlap(self, last: bool = True):
         """
-        Around the last backward pass before `step`: a bucket of gradients is sent to the ranks that own it as soon as
-        the pass is ready with all of it and with those before it, and the pass goes on. What it did not reach is sent
-        at the end. With one rank this does nothing.
+        Around a backward pass; where it is the last before `step`, a bucket of gradients is sent to the ranks that own
+        it as soon as the pass is ready with all of it and with those before it, and the pass goes on. What it did not
+        reach is sent at the end. With one rank, or where it is not the last, this does nothing.
         """
-        if self.world.size == 1:
+        if self.world.size == 1 or not last:
             yield
             return
         missing = [len(bucket) for _, bucket in self.order]
