@@ -250,9 +250,6 @@ def sft_backward(model: GPT, loader: Loader, weight: float, world: World, at_onc
 def optimize(optimizer: MuonAdamW, step: int, steps: int, config: GRPOConfig) -> float:
     """One optimizer step; -> the norm of the gradient, zero where nothing was learned (no replay, all groups of one
     mind). See `MuonAdamW.step` for one that is not finite."""
-    for p in optimizer.params:
-        if p.grad is None:
-            p.grad = torch.zeros_like(p)
     s = config.schedule
     scale = s.scale * lr_scale(step, steps, s.warmup, s.flat, s.final)
     norm = optimizer.step(lr_scale=scale, momentum=momentum(step, steps, config.optim, s),

@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 
 import torch
 
@@ -91,7 +91,7 @@ def train(run: Run, stage: Stage, config: StageConfig, machine: MachineConfig, w
                 with watch.own_work:
                     for i in range(0, rows, micro):
                         part = forward(inputs[i : i + micro], targets[i : i + micro], reduction="sum") / counted
-                        with optimizer.overlap() if i + micro >= rows else nullcontext():    # sums go out meanwhile
+                        with optimizer.overlap(last=i + micro >= rows):
                             part.backward()
                         loss += part.detach()
                 loss, asked, written = world.sum(torch.stack((loss, *flags(stop.asked, saver.written, world)))).tolist()
