@@ -69,7 +69,7 @@ class Plan:
     @property
     def fp8_share(self) -> float:
         """Of the weights of the blocks' matrices those that machine.fp8 multiplies in fp8: the ones that gain from it."""
-        matrices = [p for p in self._model().use_fp8().blocks.modules() if hasattr(p, "fp8")]
+        matrices = [p for p in self.model.use_fp8().blocks.modules() if hasattr(p, "fp8")]
         return sum(m.weight.numel() for m in matrices if m.fp8) / sum(m.weight.numel() for m in matrices)
 
     @cached_property
