@@ -673,9 +673,9 @@ display(Markdown("\n".join("| " + " | ".join(row) + " |" for row in rows)))
 # %% [markdown]
 # ## What does each part do?
 #
-# Opinions on this are cheap, so take each one out and train. The model is tiny, two layers of width 64, and reads the
-# baseline's bytes for a few dozen steps. The optimizer is the library's, the subject of the next lesson. We measure bits per
-# byte on unseen text, and train the whole model three times from other random numbers: what those differ by is noise.
+# Opinions on this are cheap, so take each one out and train: a tiny model, two layers of width 64, on the baseline's bytes
+# for a few dozen steps, with the next lesson's optimizer. We measure bits per byte on unseen text. The whole model is trained
+# three times, from other random numbers: what those differ by is noise.
 
 # %%
 ROWS, LENGTH, STEPS = 8, 64, min(60, S.char_rnn.steps)
@@ -712,7 +712,7 @@ parts = {"rope": "positions (RoPE)", "norm": "norm", "attention": "attention", "
 without = {f"no {name}": learn(replace(ON, **{switch: False}), SEED)[0] for switch, name in parts.items()}
 
 # %% [markdown]
-# **Predict before you look.** Which row is worst? And one of them cheats: which?
+# **Predict before you look.** Which row is worst, and which one cheats?
 
 # %%
 scores = [score for score, *_ in whole]
@@ -757,8 +757,8 @@ print("mean distance each head looks back:", [f"{(looks[h] * back).sum(-1).mean(
       f"; equal weights would give {(N - 1) / 4:.1f}")
 
 # %% [markdown]
-# Dark columns are letters that many positions ask for; a dark diagonal is a head that looks a fixed distance back. Nobody told
-# the heads to divide the work, and after so few steps they have hardly begun.
+# Dark columns are letters that many positions ask for; a dark diagonal looks a fixed distance back. Nobody told the heads to
+# divide the work, and after so few steps they have hardly begun.
 
 # %% [markdown]
 # ## What nanochat added later
@@ -828,14 +828,14 @@ for name, scores in found.items():
 # agree on. One row stands apart: positions. Next to it all is small. The last rows, compared with *five times the rate*,
 # show what **QK norm** is: *insurance*. It hardly matters when all is calm, and pays when steps are too large.
 #
-# This is no verdict on what was added later. nanochat's log of January 2026 credits the layer scalars with 0.010 bits per
-# byte at depth 8 and 0.004 at depth 20: worth having, and smaller than our noise. This table could never have found it.
+# This is no verdict on what was added later. nanochat's log of January 2026 credits layer scalars with 0.010 bits per byte at
+# depth 8 and 0.004 at depth 20: worth having, and smaller than our noise. This table could not have found it.
 
 # %% [markdown]
 # ## What changes on eight H100s
 #
-# Not a line of the model. Depth is the one dial: width is 64 times depth, heads have 128 entries, and the rest follows. Of
-# the scales below `speedrun` has the model you built, and `gpt2` the one with all that was added later.
+# Not a line of the model. Depth is the one dial: width is 64 times depth, heads have 128 entries. `speedrun` has the model
+# you built, `gpt2` the one with all that was added later.
 
 # %%
 from nanochat.course.plan import side_by_side
