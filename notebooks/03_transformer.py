@@ -48,7 +48,7 @@ from nanochat.course import plots, prepare
 from nanochat.data import TextShards
 from nanochat.model import GPT, GPTConfig
 from nanochat.model.char_rnn import BOS, CharRNN
-from nanochat.runtime import World
+from nanochat.runtime import World, read_json
 from nanochat.train import char_rnn
 from nanochat.train.config import OptimConfig
 from nanochat.train.optim import MuonAdamW
@@ -183,15 +183,15 @@ slope = x.grad.norm(dim=-1).mean(0).flip(0)  # (96,) by distance
 
 # %%
 share = slope / slope.sum()
-fig, ax = plt.subplots(figsize=(4, 1.7))
+fig, ax = plt.subplots(figsize=(3.4, 1.5))
 ax.semilogy(range(0, span, 4), share.view(-1, 4).sum(1), "o", markersize=3)
 ax.set(xlabel="bytes back", title="share of the influence on the next score")
 plt.show()
 print(f"the last 8 bytes have {share[:8].sum():.0%} of it, everything more than 48 bytes back has {share[48:].sum():.2%}")
 
 # %% [markdown]
-# The axis is logarithmic: a straight line downwards loses the same *factor* with every step. Whatever is far has to pass
-# through all steps between, and each one rubs something off. It would be better to go back and look.
+# The axis is logarithmic: a straight line downwards loses the same *factor* with every step. What is far has to pass
+# through all steps between, and each rubs something off. It would be better to go back and look.
 
 # %% [markdown]
 # ## Let every position look for itself
@@ -344,9 +344,9 @@ shuffled = attention(last, k[:, :, order], v[:, :, order], seen)
 print(f"difference after shuffling: {(as_written - shuffled).abs().max():.1e}")
 
 # %% [markdown]
-# "Dog bites man" and "man bites dog" are the same to it. So the position must be put into the vectors. Take two entries of a query as a point in the plane and *turn* it by an angle that grows
-# with its position; do the same to keys. A dot product of two turned vectors depends on the difference of the angles: on how
-# far apart the two are, no matter where they stand.
+# "Dog bites man" and "man bites dog" are the same to it. So the position must be put into the vectors. Take two entries of a
+# query as a point in the plane and *turn* it by an angle that grows with its position; do the same to keys. A dot product of
+# two turned vectors depends on the difference of the angles: on how far apart the two are, no matter where they stand.
 #
 # A head has D/2 such pairs. Each turns at its own speed, the first by one radian a position, the last hardly at all, like
 # the hands of a clock.
@@ -391,7 +391,7 @@ q_at, k_at = (rope(z.expand(1, 64, 1, D))[0, :, 0] for z in (query, key))  # (64
 products = q_at @ k_at.T  # (64 query positions, 64 key positions)
 
 # %%
-fig, (left, right) = plt.subplots(1, 2, figsize=(4.6, 1.7), width_ratios=(1, 1.5))
+fig, (left, right) = plt.subplots(1, 2, figsize=(4.2, 1.6), width_ratios=(1, 1.5))
 for n, pair in enumerate((0, 1, 3)):
     left.plot((1 - n / 4) * turned[:, pair], (1 - n / 4) * turned[:, pair + D // 2], "o", markersize=3)
     left.annotate(f"pair {pair}", (1.1, 0.25 * (1 - n)), fontsize=7, color=plots.COLOURS[n])
@@ -447,9 +447,9 @@ check("03.rms_norm")
 rms_norm = use("03.rms_norm")
 
 # %% [markdown]
-# It is applied before every block, to what the block reads. A second use is less obvious: on queries and keys, after they
-# were turned (**QK norm**). Matrices grow in training, and with them the scores. See what that does to the weights of one
-# query on 12 keys.
+# It is applied to whatever a block reads, to the embeddings and before the head. Another use is less obvious: on queries and
+# keys, after they were turned (**QK norm**). Should matrices grow in training, scores grow too. See what that does to
+# the weights of one query on 12 keys.
 
 # %%
 print("q and k times   largest weight   with QK norm")
@@ -459,7 +459,7 @@ for size in (1, 3, 10):
     print(f"{size:13}   {largest[0]:14.2f}   {largest[1]:12.2f}")
 
 # %% [markdown]
-# Without it, attention freezes as the weights grow. With it, only the direction of a query counts.
+# Without it attention freezes: nearly all weight on one key, no slope. With it, only the direction of a query counts.
 #
 # Two small functions belong here as well. At the very end the scores of all tokens are bent so that none leaves ±15, the
 # **softcap**: a model cannot become infinitely sure. And inside the **MLP**, the part of a block that treats each vector alone,
@@ -597,8 +597,8 @@ with torch.no_grad():
 print(f"logits {tuple(theirs.shape)} up to {theirs.abs().max():.1f}; largest difference {(ours - theirs).abs().max():.1e}")
 
 # %% [markdown]
-# The same function. `attention.py` and `gpt.py` hold what you have just written, plus three things that make it fast: the
-# fused kernel where it pays, one number format for keeping and another for multiplying, and a cache for writing.
+# The same function. In `nanochat/model/`, `attention.py`, `block.py` and `gpt.py` hold what you have just written, and besides
+# what makes it fast: the fused kernel where it pays, one number format to keep and one to multiply, a cache for writing.
 #
 # **Predict before you run.** How high is the loss of a model that has learned nothing, in nats?
 
@@ -645,8 +645,8 @@ count_params = use("03.count_params")
 
 # %% [markdown]
 # The computing time follows too. In training every weight that multiplies costs 6 operations a token: 2 forward, a
-# multiplication and an addition, and twice that backward. The embedding only looks up a row. Attention adds 12 · C · T a
-# layer, for scores and values, counted as if no position were masked.
+# multiplication and an addition, and twice that backward. The embedding only looks up a row. Scores and the mean of values
+# are two products of C numbers for each of T positions: 12 · C · T a layer, counted as if no position were masked.
 
 # %%
 def flops_per_token(c):
@@ -673,9 +673,9 @@ display(Markdown("\n".join("| " + " | ".join(row) + " |" for row in rows)))
 # %% [markdown]
 # ## What does each part do?
 #
-# Opinions on this are cheap, so take each one out and train. The model is tiny, two layers of width 64, and reads the
-# baseline's bytes for a few dozen steps. The optimizer is the library's, the subject of the next lesson. We measure bits per
-# byte on unseen text; some parts earn their place only when it gets rough, so they are tried at five times the rate as well.
+# Opinions on this are cheap, so take each one out and train: a tiny model, two layers of width 64, on the baseline's bytes
+# for a few dozen steps, with the next lesson's optimizer. We measure bits per byte on unseen text. The whole model is trained
+# three times, from other random numbers: what those differ by is noise.
 
 # %%
 ROWS, LENGTH, STEPS = 8, 64, min(60, S.char_rnn.steps)
@@ -693,48 +693,38 @@ def validate(w, config, on):
     return float(sum(bits(gpt(x, w, config, on), y) for x, y in windows) / 8)
 
 # %%
-def learn(on, n_kv_head=2, hot=1, other=0):
+def learn(on, seed):
     """Train for STEPS steps; bits per byte on unseen text, the weights and their shape."""
-    config = GPTConfig(LENGTH, BOS + 1, n_layer=2, n_head=2, n_kv_head=n_kv_head, n_embd=64)
-    model = GPT(config).init_weights(SEED + other)
+    config = GPTConfig(LENGTH, BOS + 1, n_layer=2, n_head=2, n_kv_head=2, n_embd=64)
+    model = GPT(config).init_weights(seed)
     w = dict(model.named_parameters())
     optimizer = MuonAdamW(model, OptimConfig(matrix_lr=0.1, embedding_lr=0.03, unembedding_lr=0.03), World())
     for step in range(STEPS):
         inputs, targets = char_rnn.window(train_lanes, step, LENGTH, "cpu")  # (8, 64) each
         bits(gpt(inputs, w, config, on), targets).backward()
-        optimizer.step(hot * lr_scale(step, STEPS, warmup=5, flat=0.4, final=0.02))
+        optimizer.step(lr_scale(step, STEPS, warmup=5, flat=0.4, final=0.02))
         optimizer.zero_grad()
     return validate(w, config, on), w, config
 
 # %%
-without = {"everything on": {"on": ON}, "no QK norm": {"on": replace(ON, qk_norm=False)},
-           "no norm": {"on": replace(ON, norm=False)}, "no softcap": {"on": replace(ON, cap=False)},
-           "another seed": {"on": ON, "other": 1}, "no positions (RoPE)": {"on": replace(ON, rope=False)},
-           "no attention": {"on": replace(ON, attention=False)}, "no MLP": {"on": replace(ON, mlp=False)},
-           "plain ReLU": {"on": replace(ON, square=False)}, "one key head (MQA)": {"on": ON, "n_kv_head": 1},
-           "no mask": {"on": replace(ON, causal=False)}}
-trained = {name: learn(**how) for name, how in without.items()}
-heated = {name: learn(**without[name], hot=5)[0] for name in list(without)[:4]}
+whole = [learn(ON, SEED + n) for n in range(3)]
+parts = {"rope": "positions (RoPE)", "norm": "norm", "attention": "attention", "mlp": "MLP", "causal": "mask"}
+without = {f"no {name}": learn(replace(ON, **{switch: False}), SEED)[0] for switch, name in parts.items()}
 
 # %% [markdown]
-# **Predict before you look.** Which row is worst at the usual rate, which at five times the rate? And one of them cheats: which?
+# **Predict before you look.** Which row is worst, and which one cheats?
 
 # %%
-rows = [("", "bits per byte", "5 × the rate"), ("---", "--:", "--:")]
-rows += [(name, f"{score:.2f}", f"{heated[name]:.2f}" if name in heated else "")
-         for name, (score, *_) in trained.items()]
+scores = [score for score, *_ in whole]
+rows = [("", "bits per byte"), ("---", "--:"), ("everything on", f"{np.mean(scores):.2f}")]
+rows += [(name, f"{score:.2f}") for name, score in without.items()]
 display(Markdown("\n".join("| " + " | ".join(row) + " |" for row in rows)))
-noise = abs(trained["everything on"][0] - trained["another seed"][0])
-print(f"{STEPS} steps; another seed alone moves the first column by {noise:.2f}")
+print(f"{STEPS} steps; another seed alone moves the first row: {min(scores):.2f} to {max(scores):.2f}")
 
 # %% [markdown]
-# Read it with the noise in mind: what differs by no more than another seed does is no finding. Attention and positions are what
-# the model *knows with*. QK norm and softcap are *insurance*: they may cost something when all is calm, and pay
-# when steps are too large, as happens sooner or later in a long run of a deep model. The norm before blocks is both. Squared
-# ReLU and shared keys are *trades* of quality, time and memory; so short a table cannot settle them.
-#
-# One row deserves suspicion: *no mask*. It may well be the best of all, on unseen text. It reads the answer off its
-# input, and as a writer it is useless, for the next byte is not there yet when it has to be chosen.
+# Attention and positions are what the model *knows with*. A row inside the noise is no finding. And one deserves suspicion:
+# *no mask*. It may well be the best of all, on unseen text. It reads the answer off its input, and as a writer it is useless,
+# for the next byte is not there yet when it has to be chosen.
 #
 # (There is no row without the residual stream: see question 4.)
 
@@ -744,8 +734,8 @@ print(f"{STEPS} steps; another seed alone moves the first column by {noise:.2f}"
 # The weights are there to be looked at. One trained model, one line of the validation text, the first layer's heads.
 
 # %%
-_, w, config = trained["everything on"]
-N, H = 26, config.n_head
+_, w, config = whole[0]
+N, H = 22, config.n_head
 line = val_lanes[0, :N].astype(np.int64)
 with torch.no_grad():
     x = rms_norm(F.embedding(torch.tensor(line)[None], w["wte.weight"]))
@@ -756,10 +746,10 @@ with torch.no_grad():
 
 # %%
 letters = [chr(i) if 32 < i < 127 else "·" for i in line]
-fig, axes = plt.subplots(1, H, figsize=(5, 2.6))
+fig, axes = plt.subplots(1, H, figsize=(4.2, 2.2))
 for head, ax in enumerate(axes):
     plots.heatmap(ax, looks[head].sqrt(), rows=letters, columns=letters, title=f"head {head}")
-    ax.tick_params(labelsize=6, length=0)
+    ax.tick_params(labelsize=5, length=0)
     ax.tick_params(axis="x", rotation=0)
 plt.show()
 back = (torch.arange(N)[:, None] - torch.arange(N)).clamp(min=0)  # (N, N) how far back each key lies
@@ -767,25 +757,91 @@ print("mean distance each head looks back:", [f"{(looks[h] * back).sum(-1).mean(
       f"; equal weights would give {(N - 1) / 4:.1f}")
 
 # %% [markdown]
-# Dark columns are letters that many positions ask for; a dark diagonal is a head that looks a fixed distance back. Nobody told
-# the heads to divide the work, and after so few steps they have hardly begun.
+# Dark columns are letters that many positions ask for; a dark diagonal looks a fixed distance back. Nobody told the heads to
+# divide the work, and after so few steps they have hardly begun.
+
+# %% [markdown]
+# ## What nanochat added later
+#
+# Its next models, raced to GPT-2's score, keep all of the above and add, each a switch of `GPTConfig`:
+#
+# - **value embeddings**: every other layer has a table (V, Hkv · D) of its own; a token's row is added to its value, by a gate
+# - **layer scalars**: before layer i the stream x becomes rᵢ x + aᵢ x₀, where x₀ is what the first layer read
+# - **windows**: three layers of four see a quarter of the context, the last one all of it
+# - **smear**: a token's embedding takes up some of the one before it
+# - **backout**: a learned share of what half the layers had found is taken out at the end
+# - **QK scale**: after QK norm, queries and keys times 1.2, for more decided attention
+#
+# What do they cost, at depth 24?
+
+# %%
+plain = GPTConfig.from_depth(24, vocab_size=32768, sequence_len=2048)
+added = {"value embeddings": {"value_embeddings": True}, "layer scalars": {"layer_scalars": True},
+         "windows": {"window_pattern": "SSSL"}, "smear": {"smear": True}, "backout": {"backout": True},
+         "QK scale": {"qk_scale": 1.2}}
+with torch.device("meta"):
+    sizes = {name: GPT(replace(plain, **change)) for name, change in ({"none": {}} | added).items()}
+base = sizes["none"]
+for name, built in sizes.items():
+    more = built.num_params() - base.num_params()
+    print(f"{name:<18} {more:+12,} weights   {built.flops_per_token() / base.flops_per_token() - 1:+8.3%} operations a token")
+
+# %% [markdown]
+# What is gained? Sixty steps of a tiny model cannot tell. `benchmarks/switches.py` gave the toy model, with four heads, more
+# time: one change at a time, the same text and first weights for all, at rates that suit the unchanged model. That takes many
+# minutes, so we read what it wrote. (*Tied*: one matrix for embedding and head. *Uniform init*: how the later models begin.)
+#
+# **Predict before you run.** How many of these changes can be told from noise?
+
+# %%
+measured = read_json(course.root() / "benchmarks" / "results" / "switches.json")
+setup, table = measured["setup"], measured["variants"]
+found = {name: np.array(row["val_bpb"]) for name, row in table.items()}  # one number a seed
+unchanged, hot = found["the seed model"], found["five times the rate"]
+noise = np.ptp(unchanged)  # from its best seed to its worst
+print(f"{setup['steps']} steps of {setup['rows']} rows; the unchanged model: {unchanged.mean():.3f} bits per byte, the best and "
+      f"the worst of {len(unchanged)} seeds {noise:.3f} apart")
+
+# %%
+def line(change, low=-0.06, high=0.14, width=40):
+    """A dot for each seed between low and high, a bar at zero, < and > for what lies outside."""
+    cells = [" "] * (width + 1)
+    for mark, value in [("|", 0.0), *(("●", value) for value in change)]:
+        mark = "<" if value < low else ">" if value > high else mark
+        cells[round((min(max(value, low), high) - low) / (high - low) * width)] = mark
+    return "".join(cells)
+
+
+def is_noise(change):
+    return abs(change.mean()) <= noise or change.min() < 0 < change.max()
+
+# %%
+print(f"{'':<28}  weights  change  {'better':<10}worse →")
+for name, scores in found.items():
+    change = scores - (hot if name.endswith("5 × rate") else unchanged)[:len(scores)]  # the same seeds
+    if name != "the seed model":
+        weights = table[name]["params"] / table["the seed model"]["params"] - 1
+        print(f"{name:<28} {weights:+8.1%} {change.mean():+7.3f}  {line(change)}  {'noise' if is_noise(change) else ''}")
+
+# %% [markdown]
+# A dot is a seed. *Noise* is a change smaller than the unchanged model's own from seed to seed, or one that its seeds do not
+# agree on. One row stands apart: positions. Next to it all is small. The last rows, compared with *five times the rate*,
+# show what **QK norm** is: *insurance*. It hardly matters when all is calm, and pays when steps are too large.
+#
+# This is no verdict on what was added later. nanochat's log of January 2026 credits layer scalars with 0.010 bits per byte at
+# depth 8 and 0.004 at depth 20: worth having, and smaller than our noise. This table could not have found it.
 
 # %% [markdown]
 # ## What changes on eight H100s
 #
-# Not a line of the model. Depth is the one dial: width is 64 times depth, heads have 128 entries, and the rest follows.
+# Not a line of the model. Depth is the one dial: width is 64 times depth, heads have 128 entries. `speedrun` has the model
+# you built, `gpt2` the one with all that was added later.
 
 # %%
-if "speedrun" in course.load().scales:
-    from nanochat.course.plan import side_by_side
-    side_by_side(*dict.fromkeys((S.name, "speedrun")),
-                 rows=("vocabulary", "depth × width", "heads (of keys)", "context", "parameters", "FLOPs a token"))
-else:
-    rows = [("", S.name, "depth 20"), ("---", "--:", "--:")]
-    rows += [(name, f"{getattr(ours, name):,}", f"{getattr(big, name):,}") for name in
-             ("vocab_size", "n_layer", "n_embd", "n_head", "n_kv_head", "sequence_len")]
-    rows += [(f.__name__, f"{f(ours):,}", f"{f(big):,}") for f in (count_params, flops_per_token)]
-    display(Markdown("\n".join("| " + " | ".join(row) + " |" for row in rows)))
+from nanochat.course.plan import side_by_side
+
+side_by_side(*dict.fromkeys((S.name, "speedrun", "gpt2")),
+             rows=("vocabulary", "depth × width", "heads (of keys)", "context", "parameters", "FLOPs a token"))
 
 # %% [markdown]
 # ## Summary
@@ -796,6 +852,7 @@ else:
 # - RoPE turns queries and keys by their positions; only distances remain.
 # - RMS norm, QK norm, softcap and zeros at the start keep a deep model calm. Grouped heads shrink the cache.
 # - 2VC + 12LC² parameters, and 6 operations a token for each that multiplies, plus attention.
+# - What a part is worth is a number with a noise: measured on several seeds, or it is an opinion.
 #
 # ## Questions
 #
@@ -815,6 +872,7 @@ else:
 # - Su et al., *RoFormer* (2021): rotary positions. Zhang, Sennrich, *Root Mean Square Layer Normalization* (2019).
 # - Henry et al., *Query-Key Normalization for Transformers* (2020). Shazeer, *Fast Transformer Decoding* (2019) and Ainslie
 #   et al., *GQA* (2023): shared keys.
-# - So et al., *Primer* (2021): squared ReLU. *Gemma 2* (2024): the softcap.
+# - So et al., *Primer* (2021): squared ReLU. *Gemma 2* (2024): the softcap. Shazeer, *GLU Variants* (2020): SwiGLU.
+#   Zhou et al., *Value Residual Learning* (2024): where value embeddings come from.
 # - Holtzman et al., *The Curious Case of Neural Text Degeneration* (2020): the circle.
 # - Chowdhery et al., *PaLM* (2022), appendix B: the count of operations.
