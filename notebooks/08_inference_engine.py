@@ -631,7 +631,7 @@ def rounded(model, bits):
     """A copy whose matrices went through `bits` bits (the embedding is only looked up: it stays)."""
     copy = model.inference_copy(torch.float32)
     for name, weight in copy.named_parameters():
-        if name != "wte.weight":
+        if name != "wte.weight" and weight.ndim == 2:
             whole, scale = quantize(weight, bits)
             weight.copy_(whole * scale)
     return copy
