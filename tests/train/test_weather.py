@@ -83,7 +83,7 @@ def test_a_run_through_all_weather_has_the_losses_of_a_calm_one(calm, tmp_path, 
 SPOILED = """
 import hashlib, sys; sys.path.insert(0, sys.argv[2])
 import time, tiny, torch
-from nanochat.data import Loader
+from nanochat.train.feed import Feed
 from nanochat.runtime import open_run, world
 from nanochat.train import watch
 from nanochat.train.optim import MuonAdamW
@@ -98,12 +98,12 @@ def spoiled(self, *args):
         return gradient * (torch.nan if peers.rank == 1 and len(passes) in (5, 16, 17, 18) else 1)
     self.params[0].register_hook(spoil)
 MuonAdamW.__init__ = spoiled
-read = Loader.next
+read = Feed.next
 def slow(self):
     time.sleep(0.1)
     return read(self)
 if peers.rank == 1:
-    Loader.next = slow
+    Feed.next = slow
 watch.PACE_STEPS = 4
 try:
     pretrain(open_run(sys.argv[1]), tiny.CONFIGS["pretrain"], tiny.machine(2), peers)
