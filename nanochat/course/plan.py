@@ -88,6 +88,20 @@ class Plan:
         return [*found, self._stage("grpo", steps, sampled + replayed, 4 / 3 * sampled + replayed, answers,
                                     min(g.device_rows or POLICY_ROWS, answers), waiting)]  # fmt: skip
 
+    @cached_property
+    def miniseries(self) -> StagePlan:
+        """Lesson 05's small models, trained before the large one; what they need of memory never matters."""
+        from nanochat.train.miniseries import series
+
+        members = series(self.scale.pretrain, self.scale.miniseries, self.scale.tokenizer.vocab_size)
+        steps, tokens = sum(m.config.schedule.steps for m in members), sum(m.tokens for m in members)
+        flops = sum(m.flops for m in members)
+        return StagePlan("miniseries", steps, tokens, flops, flops / self.flops_per_second, 0, 0)
+
+    @property
+    def everything(self) -> list[StagePlan]:
+        return [self.miniseries, *self.stages]
+
     def _stage(
         self, name: str, steps: int, tokens: int, trained: float, rank_rows: int, rows: int, waiting: float = 0.0
     ) -> StagePlan:
@@ -135,7 +149,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        return sum(stage.seconds for stage in self.stages)
+        return sum(stage.seconds for stage in self.everything)
 
     def dollars(self, seconds: float) -> float:
         return seconds / 3600 * self.scale.hardware.dollars_per_hour * self.nodes
@@ -156,7 +170,7 @@ class Plan:
             "pretraining tokens": f"{base.tokens:,}",
             "tokens per parameter": f"{base.tokens / self.params:.1f}",
             "FLOPs a token": f"{self.model.flops_per_token():.3g}",
-            "FLOPs of all stages": f"{sum(stage.flops for stage in self.stages):.3g}",
+            "FLOPs of all stages": f"{sum(stage.flops for stage in self.everything):.3g}",
             "memory a device": sized(self.memory().peak),
             "time": duration(self.seconds),
             "cost": money(self.dollars(self.seconds)),

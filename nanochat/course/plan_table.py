@@ -20,10 +20,10 @@ def facts(plan: Plan) -> list[str]:
 
 def stages(plan: Plan) -> list[str]:
     rows = [("stage", "steps", "tokens", "FLOPs", "time", "cost", "memory")]
-    for s in plan.stages:
+    for s in plan.everything:
         rows.append((s.name, f"{s.steps:,}", f"{s.tokens:,}", f"{s.flops:.2e}", duration(s.seconds),
-                     money(plan.dollars(s.seconds)), sized(plan.memory(s).peak)))  # fmt: skip
-    tokens, flops = sum(s.tokens for s in plan.stages), sum(s.flops for s in plan.stages)
+                     money(plan.dollars(s.seconds)), sized(plan.memory(s).peak) if s.rows else ""))  # fmt: skip
+    tokens, flops = sum(s.tokens for s in plan.everything), sum(s.flops for s in plan.everything)
     rows.append(
         ("all", "", f"{tokens:,}", f"{flops:.2e}", duration(plan.seconds), money(plan.dollars(plan.seconds)), "")
     )
@@ -61,7 +61,7 @@ def assumptions(plan: Plan) -> list[str]:
     if plan.nodes > 1:
         found.append(f"between nodes {NETWORK / 1e9:g} GB/s a device, waited for")
     found += [f"GRPO: answers of max_tokens, prompts as long; decoding waits {1e3 * LAUNCH:g} ms a layer and token",
-              "evaluation, checkpoints and compilation are not counted"]  # fmt: skip
+              "evaluation, checkpoints and compilation are not counted, nor that the miniseries' small models reach less of the peak"]  # fmt: skip
     return [f"  {'assumed:' if i == 0 else '':<8} {line}" for i, line in enumerate(found)]
 
 

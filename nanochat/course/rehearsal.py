@@ -24,6 +24,7 @@ SMALL = {
     "machine": {"device": "auto", "dtype": "auto", "nproc": 1, "nodes": 1, "threads": 1, "fp8": False},
     "char_rnn": {"n_embd": 64, "n_hidden": 64, "steps": 1, "rows": 4, "sequence_len": 64},
     "pretrain": STAGE | {"model": {"depth": 2, "n_embd": None, "n_kv_head": None, "sequence_len": 256}},
+    "miniseries": {"depths": [1, 2, 3, 4, 5], "width": 32, "compile": False},
     "midtrain": STAGE,
     "sft": STAGE,
     "grpo": {"schedule": {"steps": 1}, "prompts": 2, "samples": 2, "max_tokens": 16, "device_rows": 1, "replay_rows": 2,

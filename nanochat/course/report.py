@@ -169,8 +169,8 @@ def _costs(course: Course, run: Run, results: dict) -> str:
     if total and hardware.dollars_per_hour:
         dollars = total / 3600 * hardware.dollars_per_hour
         text += f"\n\nAt ${hardware.dollars_per_hour:g} an hour for {hardware.name}: ${dollars:,.2f}."
-    planned = ", ".join(f"{s.name} {s.tokens:,} tokens" for s in plan.stages)
-    flops = sum(s.flops for s in plan.stages)
+    planned = ", ".join(f"{s.name} {s.tokens:,} tokens" for s in plan.everything)
+    flops = sum(s.flops for s in plan.everything)
     return f"{text}\n\nThe scale's plan: {plan.params:,} parameters, {planned}, {flops:.3g} FLOPs."
 
 
