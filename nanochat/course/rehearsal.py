@@ -29,7 +29,7 @@ SMALL = {
     "sft": STAGE,
     "grpo": {"schedule": {"steps": 1}, "prompts": 2, "samples": 2, "max_tokens": 16, "device_rows": 1, "replay_rows": 2,
              "eval_prompts": 2, "eval_samples": 2, "heldout_items": 2, "streams": 2},
-    "evals": {"max_items": 4, "core_per_task": 2},
+    "evals": {"max_items": 4, "core_per_task": 12},
 }  # fmt: skip
 STAGES = {"base": "pretrain", "mid": "midtrain", "sft": "sft", "rl": "grpo"}  # what a lesson makes: its stage
 LETTERS = "etaoinshrdlucmfwypvbgk"
