@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -43,10 +42,8 @@ def test_two_nodes_train_what_one_process_does_and_both_start_again_when_a_rank_
 
     def kill(row):
         if row["step"] >= 10 and not killed:
-            for process in psutil.Process(node_1.pid).children(recursive=True):
-                if "nanochat.train.launch" in process.cmdline() and process.environ().get("RANK") == "1":
-                    process.kill()
-                    killed.append(row["step"])
+            tiny.rank_process(node_1.pid, 1).kill()
+            killed.append(row["step"])
 
     try:
         launch("pretrain", CONFIG, run, machine, live=kill)

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -38,14 +37,6 @@ def losses(run) -> dict:
     return {row["step"]: row["loss"] for row in run.history("base") if "loss" in row}
 
 
-def rank_process(rank: int) -> psutil.Process:
-    """The process of this rank among our descendants."""
-    for process in psutil.Process().children(recursive=True):
-        if "nanochat.train.launch" in process.cmdline() and process.environ().get("RANK") == str(rank):
-            return process
-    raise AssertionError(f"no rank {rank}")
-
-
 def test_a_run_through_all_weather_has_the_losses_of_a_calm_one(calm, tmp_path, capsys):
     run = tiny.make_run(tmp_path / "stormy")
 
@@ -60,7 +51,7 @@ def test_a_run_through_all_weather_has_the_losses_of_a_calm_one(calm, tmp_path, 
 
     def kill_then_stop(row):
         if row["step"] >= 16 and not reached:
-            rank_process(1).kill()
+            tiny.rank_process(os.getpid(), 1).kill()
             reached.append(max(losses(run)))
         elif reached and row["step"] > reached[0] + 3:
             os.kill(os.getpid(), signal.SIGTERM)

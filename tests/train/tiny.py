@@ -4,7 +4,10 @@
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from nanochat.runtime import Run, open_run
 from nanochat.train.config import ChatTrainConfig, GRPOConfig, MachineConfig, PretrainConfig
@@ -38,6 +41,15 @@ def make_run(folder: Path, seed: int = 0) -> Run:
 
 def machine(nproc: int = 1) -> MachineConfig:
     return MachineConfig(device="cpu", dtype="float32", nproc=nproc, threads=1)
+
+
+def rank_process(ancestor: int, rank: int) -> psutil.Process:
+    """The process of this rank among the descendants of a process."""
+    for process in psutil.Process(ancestor).children(recursive=True):
+        with suppress(psutil.Error):       # one that has ended
+            if "nanochat.train.launch" in process.cmdline() and process.environ().get("RANK") == str(rank):
+                return process
+    raise AssertionError(f"no rank {rank}")
 
 
 if __name__ == "__main__":
