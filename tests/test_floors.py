@@ -15,7 +15,7 @@ def modules() -> list[str]:
 IMPORT_ALL = """
 import builtins, importlib, io, os, socket, subprocess, sys, threading
 modules = sys.argv[1:]
-import torch, numpy, pydantic, datasets, fastapi, uvicorn, papermill, nbformat, nbclient, matplotlib.pyplot, ipywidgets, typer, rich, pytest, tiktoken, jupytext, safetensors.torch, pyarrow.parquet, psutil
+import torch, torch._dynamo, numpy, pydantic, datasets, fastapi, uvicorn, papermill, nbformat, nbclient, matplotlib.pyplot, ipywidgets, typer, rich, pytest, tiktoken, jupytext, safetensors.torch, pyarrow.parquet, psutil
 before, threads, environment, cwd, state = set(os.listdir(".")), threading.active_count(), dict(os.environ), os.getcwd(), torch.get_rng_state()
 def refuse(what):
     def raiser(*a, **k): raise AssertionError("import ran " + what)
